@@ -1,0 +1,23 @@
+//! Every limit that is not the operator's to set, with the reason for its size.
+
+/// Rows in one batch that crosses the plugin boundary. Large enough that a call costs nothing per
+/// row, small enough that a batch fits in a second-level cache.
+pub const BATCH_ROWS_MAX: usize = 8192;
+/// Bytes of one batch. A source with very wide rows sends fewer of them.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Batches that wait between two stages of a pull.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of one resume state, manifest, or other control document.
+pub const CONTROL_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one error's message or hint.
+pub const ERROR_TEXT_BYTES_MAX: usize = 4 << 10;
+/// Rows of one segment file.
+pub const SEGMENT_ROWS_MAX: usize = 1 << 20;
+/// Columns of a source.
+pub const COLUMNS_MAX: usize = 512;
+/// Tasks of one dispatch.
+pub const DISPATCH_TASKS_MAX: usize = 100_000;
+/// Characters of one rendered message.
+pub const MESSAGE_CHARS_MAX: usize = 4_000;
+/// Cancel takes effect within this time; a source or channel looks at the flag at least this often.
+pub const CANCEL_WITHIN_MS: u64 = 1_000;

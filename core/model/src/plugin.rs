@@ -1,0 +1,304 @@
+//! What a plugin says of itself and of each call: manifest, errors, and the items of a stream.
+//!
+//! These are the Rust forms of the documents and batches that cross the plugin boundary; the SDK
+//! writes them and the host reads them.
+
+use std::fmt;
+
+use arrow::array::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+/// What a plugin is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PluginKind {
+    /// Reads members out of somewhere.
+    Source,
+    /// Hands tasks to somewhere.
+    Channel,
+}
+
+impl PluginKind {
+    /// The name in manifests, library names and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+/// The static document that `reunion_manifest_v1` returns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The name that configs use: `plugin = "file"`.
+    pub name: String,
+    /// The plugin's own version, semver.
+    pub version: String,
+    /// Major and minor version of the ABI that it was built with.
+    pub abi: [u32; 2],
+    /// Source or channel.
+    pub kind: PluginKind,
+    /// One sentence on what it does.
+    pub summary: String,
+    /// JSON Schema (draft 2020-12) of the component's `with` table. The host checks `type`,
+    /// `properties`, `required`, `additionalProperties`, `enum`, `minimum`, `maximum`,
+    /// `minLength`, `items` and `oneOf`, and shows `description` and `default`.
+    pub config_schema: serde_json::Value,
+    /// The sample of its config, shown by `plugins show`.
+    #[serde(default)]
+    pub sample: String,
+    /// What it can do.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+}
+
+/// What a plugin can do whatever its config says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Capabilities {
+    /// Source: the modes it can read in (`incremental`, `snapshot`).
+    pub modes: Vec<String>,
+    /// Source: the names of its columns do not depend on the config, and these are they.
+    pub columns: Vec<String>,
+    /// Source: its rows have no ids of their own unless the config maps one.
+    pub has_record_id: bool,
+    /// Channel: `poll` reports what became of tasks.
+    pub polls: bool,
+    /// `poll` may run while `push` runs on the same instance.
+    pub concurrent_poll: bool,
+}
+
+/// What a channel does under the config it was created with: the document that `describe` returns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChannelTraits {
+    /// Task columns whose values must be equal within one dispatch, such as `store` for a list per
+    /// store. Empty: any tasks go together.
+    pub group_by: Vec<String>,
+    /// Tasks of one dispatch at most; 0: no limit of the channel's own.
+    pub dispatch_tasks_max: usize,
+    /// Pushing a task that was pushed before does not reach the member again.
+    pub idempotent: bool,
+    /// The consent that it needs (`sms`, `call`, `message`), if any.
+    pub consent: Option<String>,
+    /// How far it reaches: `files`, `loopback` or `network`.
+    pub reach: Reach,
+    /// Task columns that must not be null, such as `store`.
+    pub needs: Vec<String>,
+}
+
+/// How far a component reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Files of this machine.
+    Files,
+    /// Addresses of this machine.
+    Loopback,
+    /// Anything else.
+    #[default]
+    Network,
+}
+
+/// The dispatch that a push is for: the control document beside the tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DispatchInfo {
+    /// The dispatch.
+    pub dispatch_id: String,
+    /// The run that planned its tasks, as in paths.
+    pub run: String,
+    /// 1 for the run's first dispatch of this group, 2 for the next.
+    pub ordinal: u32,
+    /// The day of the run's clock in the config's timezone, `2026-03-25`.
+    pub date: String,
+}
+
+/// The class of an error. It decides what happens to the component, never what happens to a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(i32)]
+pub enum ErrorClass {
+    /// The config is wrong; the operator must act.
+    InvalidConfig = 1,
+    /// Credentials or rights are missing; the operator must act.
+    Unauthorized = 2,
+    /// What was read or given makes no sense; trying again does not help until it changes.
+    InvalidData = 3,
+    /// Too many calls; tried again after the error's delay.
+    RateLimited = 20,
+    /// Cannot be reached now; tried again later.
+    Unavailable = 21,
+    /// Took too long; tried again later.
+    Timeout = 22,
+    /// The host asked to stop.
+    Cancelled = 40,
+    /// A defect of the plugin; the instance is not used again.
+    Internal = 60,
+}
+
+impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::InvalidConfig,
+        Self::Unauthorized,
+        Self::InvalidData,
+        Self::RateLimited,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The status code at the boundary.
+    pub const fn code(self) -> i32 {
+        self as i32
+    }
+
+    /// The class of a status code other than 0; a code that is not known is a defect of the plugin.
+    pub fn from_code(code: i32) -> Self {
+        Self::ALL.into_iter().find(|class| class.code() == code).unwrap_or(Self::Internal)
+    }
+
+    /// The words for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidConfig => "invalid config",
+            Self::Unauthorized => "unauthorized",
+            Self::InvalidData => "invalid data",
+            Self::RateLimited => "rate limited",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the same call may succeed later without anyone's doing.
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Unavailable | Self::Timeout)
+    }
+}
+
+/// An error of a plugin. No field holds personal data or a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginError {
+    /// Decides what happens to the component.
+    pub class: ErrorClass,
+    /// One line: what was seen.
+    pub message: String,
+    /// What to do, if it is known.
+    pub hint: Option<String>,
+    /// The key of the `with` table to blame, dotted.
+    pub key: Option<String>,
+    /// The vendor's own code.
+    pub vendor_code: Option<i32>,
+    /// Not before this delay, where the class is transient.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl PluginError {
+    /// An error of this class that says this.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), hint: None, key: None, vendor_code: None, retry_after_ms: None }
+    }
+
+    /// With what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// With the config key to blame.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+}
+
+impl fmt::Display for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class.name(), self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+    }
+}
+
+impl std::error::Error for PluginError {}
+
+/// What `read` is asked for: the control document beside the resume state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadRequest {
+    /// `incremental` or `snapshot`.
+    pub mode: ReadMode,
+    /// True where the state is of a pull that did not reach its end marker and is to be gone on with
+    /// if what was read is still the same; false where a new pull begins and the state is that of the
+    /// last one that ended.
+    pub resume: bool,
+}
+
+/// How a source is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadMode {
+    /// What is new or changed; a row that is not there is still there at the source.
+    Incremental,
+    /// Everything; a row that is not there was deleted at the source.
+    Snapshot,
+}
+
+/// One item of a stream, in the order in which it counts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// First of all: whether the pull goes on from the state that was given, or begins anew.
+    Begin {
+        /// True: the rows up to the given state still count.
+        resumed: bool,
+    },
+    /// Rows, in the source's own columns and types.
+    Batch(RecordBatch),
+    /// Rows that could not be read, as [`rejected_schema`] has them.
+    Rejected(RecordBatch),
+    /// A resume state that covers exactly the items before it. Opaque to the host.
+    State(serde_json::Value),
+    /// Last of all: the pull is complete.
+    End {
+        /// When the data was true: a file's time, the start of a query. Null where not known.
+        as_of_us: Option<i64>,
+    },
+}
+
+/// The columns of rows that could not be read: `location` (`pos.csv:17`), `reason` (the code of a
+/// [`crate::Reason`]), `detail` (one line for people, without personal data).
+pub fn rejected_schema() -> arrow::datatypes::SchemaRef {
+    use arrow::datatypes::{DataType, Field, Schema};
+    std::sync::Arc::new(Schema::new(vec![
+        Field::new("location", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("detail", DataType::Utf8, true),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_survive_their_codes() {
+        for class in ErrorClass::ALL {
+            assert_eq!(ErrorClass::from_code(class.code()), class);
+        }
+        assert_eq!(ErrorClass::from_code(-7), ErrorClass::Internal);
+    }
+
+    #[test]
+    fn a_manifest_with_an_unknown_key_is_refused() {
+        let text = r#"{"name":"x","version":"1.0.0","abi":[1,0],"kind":"source","summary":"s","config_schema":{},"extra":1}"#;
+        let error = serde_json::from_str::<Manifest>(text).expect_err("an unknown key");
+        assert!(error.to_string().contains("extra"), "{error}");
+    }
+}

@@ -1,0 +1,1 @@
+//! reunion-source-dummy
