@@ -54,8 +54,10 @@ gates! {
     NotInAudience = "not_in_audience", Permanent: "the member no longer matches the campaign's audience",
     /// The campaign is off or retired. Only for tasks that are open already.
     CampaignOff = "campaign_off", Permanent: "the campaign was switched off or retired",
-    /// On the suppression list, or marked as not to be contacted by a source.
-    Suppressed = "suppressed", Permanent: "the phone is on the suppression list, or a source says not to contact this member",
+    /// In the control group now. Only for tasks that are open already.
+    Control = "control", Permanent: "the phone belongs to the campaign's control group since its member was merged with another",
+    /// On the suppression list, marked as not to be contacted by a source, or refused by the member.
+    Suppressed = "suppressed", Permanent: "the phone is on the suppression list, a source says not to contact this member, or the member said no to this campaign",
     /// The channel needs a consent that is not there.
     NoConsent = "no_consent", Permanent: "the channel needs the member's consent with evidence, and there is none",
     /// Every touch that the campaign allows was made.
