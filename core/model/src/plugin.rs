@@ -218,6 +218,20 @@ impl PluginError {
         self.key = Some(key.into());
         self
     }
+
+    /// With the vendor's own code.
+    #[must_use]
+    pub fn vendor_code(mut self, code: i32) -> Self {
+        self.vendor_code = Some(code);
+        self
+    }
+
+    /// With the delay before which trying again is of no use.
+    #[must_use]
+    pub fn retry_after_ms(mut self, delay_ms: u64) -> Self {
+        self.retry_after_ms = Some(delay_ms);
+        self
+    }
 }
 
 impl fmt::Display for PluginError {
@@ -228,6 +242,38 @@ impl fmt::Display for PluginError {
 }
 
 impl std::error::Error for PluginError {}
+
+/// One thing that `check` has to say though nothing is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// How much it matters.
+    pub level: FindingLevel,
+    /// One line, no personal data.
+    pub message: String,
+}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingLevel {
+    /// Good to know.
+    Info,
+    /// Works now and may not do what is meant.
+    Warning,
+}
+
+impl Finding {
+    /// Something that is good to know.
+    pub fn info(message: impl Into<String>) -> Self {
+        Self { level: FindingLevel::Info, message: message.into() }
+    }
+
+    /// Something that may not do what is meant.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self { level: FindingLevel::Warning, message: message.into() }
+    }
+}
 
 /// What `read` is asked for: the control document beside the resume state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
