@@ -5,6 +5,7 @@
 //! is a decimal with two places, every id is sixteen bytes shown as thirty-two hex digits.
 
 pub mod consent;
+pub mod fault;
 pub mod gate;
 pub mod ids;
 pub mod limits;

@@ -1,0 +1,219 @@
+//! Reading: the files of people, and one generation of them, pinned while it is open.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use reunion_keys::KeyRing;
+use reunion_model::{PullId, RecordKey};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::batches::Input;
+use crate::durable::failed;
+use crate::parquet_file::FileReader;
+use crate::table::{OpenTable, keys};
+use crate::{
+    Batches, Damage, FileEntry, GenerationError, GenerationInfo, GenerationRef, GenerationWriter, LiveSet, Manifest, Removed, SegmentFile,
+    SegmentWriter, StateDir, Table, orphans, verify,
+};
+
+/// The files of people of one state. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct People {
+    state: StateDir,
+    keys: Arc<KeyRing>,
+}
+
+impl People {
+    /// The files under this state folder, with these keys.
+    pub fn new(state: StateDir, keys: Arc<KeyRing>) -> Self {
+        Self { state, keys }
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    pub(crate) fn keys(&self) -> &Arc<KeyRing> {
+        &self.keys
+    }
+
+    pub(crate) fn reader(&self, file: &FileEntry) -> Result<Arc<FileReader>, GenerationError> {
+        FileReader::open(&self.keys, &self.state.people(), &file.path).map(Arc::new)
+    }
+
+    /// Begins a segment: number `seq` of a pull, written under the lease with this fence. The schema has
+    /// the columns of [`reunion_model::record`] first.
+    ///
+    /// # Errors
+    /// Where the schema has no record key, or the folder cannot be made.
+    pub fn segment(&self, source: &str, pull: PullId, seq: u64, fence: u64, schema: SchemaRef) -> Result<SegmentWriter, GenerationError> {
+        SegmentWriter::create(self, source, pull, seq, fence, schema)
+    }
+
+    /// The rows of these segments, each as it was written; [`crate::Part::file`] is the segment's place in
+    /// the list.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged, or types differ between segments.
+    pub fn read_segments(&self, segments: &[SegmentFile], columns: Option<&[&str]>) -> Result<Batches, GenerationError> {
+        let mut inputs = Vec::new();
+        for (file, segment) in segments.iter().enumerate() {
+            if let Some(rows) = &segment.rows {
+                inputs.push(Input { reader: self.reader(rows)?, file, live: None });
+            }
+        }
+        let table = segments.first().map_or_else(String::new, |segment| format!("records/{}", segment.source));
+        Batches::new(&table, inputs, columns)
+    }
+
+    /// The keys of the rows that were pulled with this segment and are unchanged, as they came.
+    ///
+    /// # Errors
+    /// Where the file is missing or damaged.
+    pub fn read_seen(&self, segment: &SegmentFile) -> Result<Vec<RecordKey>, GenerationError> {
+        let Some(seen) = &segment.seen else { return Ok(Vec::new()) };
+        let reader = self.reader(seen)?;
+        let mut found = Vec::with_capacity(usize::try_from(seen.rows).unwrap_or_default());
+        for group in 0..reader.group_rows().count() {
+            found.extend(keys(&reader.read_group(group, &[0])?).map(RecordKey::from_u128));
+        }
+        Ok(found)
+    }
+
+    /// Opens a generation and pins it: until it is dropped nobody removes it.
+    ///
+    /// # Errors
+    /// Where its manifest is missing or damaged, or its key is not in the ring.
+    pub fn open(&self, wanted: &GenerationRef) -> Result<Generation, GenerationError> {
+        let folder = self.state.generation(wanted.number);
+        let pin = match File::open(&folder) {
+            Ok(pin) => pin,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(GenerationError::ManifestMissing { number: wanted.number, checksum: wanted.checksum.clone(), folder });
+            }
+            Err(error) => return Err(failed("open", &folder)(error).into()),
+        };
+        // Waits for the moment in which someone who removes files looks at this folder.
+        flock(&pin, FlockOperation::LockShared).map_err(|error| failed("lock", &folder)(error.into()))?;
+        let manifest = Manifest::load(&self.state, &self.keys, wanted)?;
+        Ok(Generation { people: self.clone(), reference: wanted.clone(), manifest, open: Mutex::default(), _pin: pin })
+    }
+
+    /// Begins the generation `number` on top of `base`, under the lease with this fence. What is not
+    /// touched is taken over from the base.
+    ///
+    /// # Errors
+    /// Where the number is not above the base's, or the folder cannot be made.
+    pub fn begin<'a>(&self, number: u64, fence: u64, base: Option<&'a Generation>) -> Result<GenerationWriter<'a>, GenerationError> {
+        GenerationWriter::begin(self, number, fence, base)
+    }
+
+    /// The generations from `head` backwards that are there: what a rollback can go to.
+    ///
+    /// # Errors
+    /// Where the head's manifest is missing, or one on the way is damaged.
+    pub fn history(&self, head: &GenerationRef, count_max: usize) -> Result<Vec<GenerationInfo>, GenerationError> {
+        let info = |(generation, manifest): (GenerationRef, Manifest)| GenerationInfo {
+            generation,
+            clock_us: manifest.meta.clock_us,
+            run_id: manifest.meta.run_id,
+        };
+        Ok(self.chain(head, count_max)?.into_iter().map(info).collect())
+    }
+
+    /// The manifests from `head` backwards, as many as are there.
+    pub(crate) fn chain(&self, head: &GenerationRef, count_max: usize) -> Result<Vec<(GenerationRef, Manifest)>, GenerationError> {
+        let mut chain = Vec::new();
+        let mut next = Some(head.clone());
+        while let Some(wanted) = next.take().filter(|_| chain.len() < count_max) {
+            match Manifest::load(&self.state, &self.keys, &wanted) {
+                Ok(manifest) => {
+                    next.clone_from(&manifest.base);
+                    chain.push((wanted, manifest));
+                }
+                Err(GenerationError::ManifestMissing { .. }) if !chain.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(chain)
+    }
+
+    /// Reads every byte of a generation and gives what is damaged: nothing, where all is well.
+    ///
+    /// # Errors
+    /// Where the manifest itself cannot be used.
+    pub fn verify(&self, generation: &GenerationRef) -> Result<Vec<Damage>, GenerationError> {
+        verify::verify(self, &self.open(generation)?)
+    }
+
+    /// Removes what nobody needs any more. For the holder of the lease with this fence alone: it removes
+    /// only files of smaller fences.
+    ///
+    /// # Errors
+    /// Where a manifest that must be kept cannot be read (nothing is removed then), or the disk refuses.
+    pub fn remove_orphans(&self, fence: u64, live: &LiveSet) -> Result<Removed, GenerationError> {
+        orphans::remove(self, fence, live)
+    }
+}
+
+/// A generation, open and pinned.
+pub struct Generation {
+    people: People,
+    reference: GenerationRef,
+    manifest: Manifest,
+    /// Tables that were read before, so that what lives in them is worked out once.
+    open: Mutex<HashMap<String, Arc<OpenTable>>>,
+    /// The shared lock on its folder.
+    _pin: File,
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Generation({})", self.reference.number)
+    }
+}
+
+impl Generation {
+    /// Which one it is.
+    pub fn reference(&self) -> &GenerationRef {
+        &self.reference
+    }
+
+    /// What it is made of, and what its run said of it.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The sources that have records.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.manifest.tables.keys().filter_map(|name| name.strip_prefix("records/"))
+    }
+
+    /// The rows of a table that live, from the oldest file to the newest: the asked columns in the order
+    /// asked, those left out that no file has, or all. A table that is not there has no rows.
+    /// [`crate::Part::file`] is the place of the file in the manifest.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged, or types differ between files.
+    pub fn live(&self, table: &str, columns: Option<&[&str]>) -> Result<Batches, GenerationError> {
+        let inputs = match self.manifest.tables.get(table) {
+            Some(files) => self.open_table(table, files)?.inputs(|_| true),
+            None => Vec::new(),
+        };
+        Batches::new(table, inputs, columns)
+    }
+
+    fn open_table(&self, name: &str, table: &Table) -> Result<Arc<OpenTable>, GenerationError> {
+        let known = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let open = Arc::new(OpenTable::open(&self.people, name, table)?);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(&open));
+        Ok(open)
+    }
+}

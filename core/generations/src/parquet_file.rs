@@ -1,0 +1,193 @@
+//! One encrypted Parquet file: how it is written fast, and read a row group at a time.
+//!
+//! Uniform encryption (the footer key for everything), AES-256-GCM; the footer's key metadata is the
+//! version of the data key as four bytes, so that a file says which key it needs. Any reader that
+//! knows Parquet encryption can read it with the key that `reunion key export` gives.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchReader};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, SchemaRef};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
+use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use reunion_keys::KeyRing;
+
+use crate::durable::{NewFile, Points, failed};
+use crate::{DiskError, FileEntry, GenerationError};
+
+/// Rows of a row group, which is also the batch that readers are given: large enough for kernels,
+/// small enough that a few of them in flight stay far below the limit on memory.
+pub(crate) const GROUP_ROWS: usize = 1 << 16;
+/// Rows of the first batch that decide which columns get a dictionary.
+const SAMPLE_ROWS: usize = 2048;
+
+/// Writes one file.
+pub(crate) struct FileWriter {
+    arrow: ArrowWriter<NewFile>,
+    path: PathBuf,
+    /// The path that manifests use.
+    name: String,
+    rows: u64,
+}
+
+impl FileWriter {
+    /// Begins the file `name` under `people`. The first batch, which is not written by this, decides the
+    /// encodings.
+    pub(crate) fn create(
+        keys: &KeyRing,
+        people: &Path,
+        name: String,
+        points: &'static Points,
+        schema: &SchemaRef,
+        first: &RecordBatch,
+    ) -> Result<Self, GenerationError> {
+        let path = people.join(&name);
+        let file = NewFile::create(&path, points)?;
+        let properties = properties(keys, first).map_err(GenerationError::writing(&path))?;
+        let arrow = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(GenerationError::writing(&path))?;
+        Ok(Self { arrow, path, name, rows: 0 })
+    }
+
+    /// Adds rows. Full row groups go to the disk at once.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), GenerationError> {
+        self.arrow.write(batch).map_err(GenerationError::writing(&self.path))?;
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Rows written.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes that the file has or will have, about.
+    pub(crate) fn bytes_estimate(&self) -> u64 {
+        (self.arrow.bytes_written() + self.arrow.in_progress_size()) as u64
+    }
+
+    /// Ends the file, syncs it and gives it its name. The folder is the caller's to sync.
+    pub(crate) fn finish(mut self) -> Result<FileEntry, GenerationError> {
+        self.arrow.finish().map_err(GenerationError::writing(&self.path))?;
+        let file = self.arrow.into_inner().map_err(GenerationError::writing(&self.path))?;
+        debug_assert_eq!(file.path(), self.path);
+        let (bytes, sha256) = file.commit()?;
+        Ok(FileEntry { path: self.name, rows: self.rows, bytes, sha256 })
+    }
+}
+
+fn properties(keys: &KeyRing, first: &RecordBatch) -> Result<WriterProperties, ParquetError> {
+    let version = keys.current();
+    let key = keys.file_key(version).expect("the current data key is there");
+    let encryption = FileEncryptionProperties::builder(key.to_vec()).with_footer_key_metadata(version.to_be_bytes().to_vec()).build()?;
+    let mut builder = WriterProperties::builder()
+        .set_created_by(concat!("reunion ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_data_page_row_count_limit(GROUP_ROWS)
+        .set_write_batch_size(8192)
+        .with_file_encryption_properties(encryption);
+    for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
+        let path = ColumnPath::from(field.name().as_str());
+        match field.data_type() {
+            // Ids and hashes: nothing in them repeats.
+            DataType::FixedSizeBinary(_) => builder = builder.set_column_compression(path, Compression::UNCOMPRESSED),
+            DataType::Utf8 if repeats(column) => builder = builder.set_column_dictionary_enabled(path, true),
+            _ => {}
+        }
+    }
+    Ok(builder.build())
+}
+
+/// Whether a text column says few things many times over, so that a dictionary pays.
+fn repeats(column: &dyn Array) -> bool {
+    let texts = column.as_string::<i32>();
+    let sample = texts.iter().take(SAMPLE_ROWS).flatten();
+    let (mut seen, mut count) = (HashSet::new(), 0);
+    for text in sample {
+        count += 1;
+        seen.insert(text);
+    }
+    seen.len() * 4 <= count
+}
+
+/// Gives readers the key that a file's footer asks for.
+struct Retriever(Arc<KeyRing>);
+
+impl KeyRetriever for Retriever {
+    fn retrieve_key(&self, metadata: &[u8]) -> Result<Vec<u8>, ParquetError> {
+        let version = metadata.try_into().map(u32::from_be_bytes);
+        let version = version.map_err(|_| ParquetError::General("the footer names no version of the data key".to_owned()))?;
+        let key = self.0.file_key(version).map(|key| key.to_vec());
+        key.ok_or_else(|| {
+            ParquetError::General(format!("the file needs version {version} of the data key, which this state does not have"))
+        })
+    }
+}
+
+/// A file whose footer was read. Cheap to share between threads: each read opens the file anew.
+pub(crate) struct FileReader {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+}
+
+impl FileReader {
+    /// Opens a file and reads its footer.
+    pub(crate) fn open(keys: &Arc<KeyRing>, people: &Path, name: &str) -> Result<Self, GenerationError> {
+        let path = people.join(name);
+        let file = open(&path)?;
+        let retriever: Arc<dyn KeyRetriever> = Arc::new(Retriever(Arc::clone(keys)));
+        let load = || {
+            let decryption = FileDecryptionProperties::with_key_retriever(retriever).build()?;
+            ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_file_decryption_properties(decryption))
+        };
+        let metadata = load().map_err(GenerationError::reading(&path))?;
+        Ok(Self { path, metadata })
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The columns.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
+    }
+
+    /// Rows of each row group.
+    pub(crate) fn group_rows(&self) -> impl Iterator<Item = usize> {
+        self.metadata.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or_default())
+    }
+
+    /// One row group: the columns at these places in the file's schema.
+    pub(crate) fn read_group(&self, group: usize, columns: &[usize]) -> Result<RecordBatch, GenerationError> {
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(open(&self.path)?, self.metadata.clone());
+        let reader = builder.with_row_groups(vec![group]).with_batch_size(GROUP_ROWS).with_projection(mask).build();
+        let reader = reader.map_err(GenerationError::reading(&self.path))?;
+        let schema = reader.schema();
+        let batches = reader.collect::<Result<Vec<_>, _>>();
+        let damaged = |error| GenerationError::reading(&self.path)(ParquetError::from(error));
+        match <[RecordBatch; 1]>::try_from(batches.map_err(damaged)?) {
+            Ok([batch]) => Ok(batch),
+            Err(batches) => concat_batches(&schema, &batches).map_err(damaged),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, DiskError> {
+    File::open(path).map_err(failed("open", path))
+}
