@@ -77,6 +77,12 @@ reasons! {
     RowTooLong = "row_too_long": "the row is longer than row_bytes_max; look for a quote that is never closed",
     /// The file ends inside a quoted cell.
     RowTruncated = "row_truncated": "the file ends inside this row; it was cut off while being written or copied",
+    /// A returned work list that is none.
+    ReturnUnreadable = "return_unreadable": "the returned file has no columns task_id and result; return the work list itself, saved as CSV",
+    /// A returned row that names no task.
+    TaskIdInvalid = "task_id_invalid": "the row has a result but no task id of 32 hex digits; copy the id from the work list that was sent out",
+    /// A returned row with a result that is none of the words.
+    ResultUnknown = "result_unknown": "the result is none of the words that the channel knows: added, refused, wrong_number, do_not_call",
 }
 
 #[cfg(test)]
