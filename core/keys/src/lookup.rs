@@ -41,11 +41,16 @@ impl Lookup {
     /// The key of the row that has this id in this source. Fast rather than cryptographic: it is made
     /// for every row of every pull, and stays inside encrypted files.
     pub fn record(&self, source: &str, record_id: &str) -> RecordKey {
-        let mut text = Vec::with_capacity(source.len() + 1 + record_id.len());
-        text.extend_from_slice(source.as_bytes());
-        text.push(0);
-        text.extend_from_slice(record_id.as_bytes());
-        RecordKey(self.row_hash(&text).to_be_bytes())
+        self.record_in(&mut Vec::with_capacity(source.len() + 1 + record_id.len()), source, record_id)
+    }
+
+    /// The same, with a buffer that the caller keeps from row to row.
+    pub fn record_in(&self, buffer: &mut Vec<u8>, source: &str, record_id: &str) -> RecordKey {
+        buffer.clear();
+        buffer.extend_from_slice(source.as_bytes());
+        buffer.push(0);
+        buffer.extend_from_slice(record_id.as_bytes());
+        RecordKey(self.row_hash(buffer).to_be_bytes())
     }
 
     /// A 128-bit hash of a row's bytes, seeded by the lookup key. XXH3, which is a fixed specification,

@@ -1,1 +1,23 @@
-//! reunion-people
+//! People: from the rows of sources to members.
+//!
+//! Pure functions over Arrow: no I/O and no clock. The stages, in order:
+//!
+//! 1. [`normalise`]: a source's batch to records: typed columns, a usable phone or the reason why
+//!    there is none, a record key and a content hash.
+//! 2. [`pull`]: which of the pulled rows are new, changed, unchanged, superseded or deleted.
+//! 3. [`identity`]: which records are one member, and the member's id.
+//! 4. [`golden`]: the member's columns, each by its survivorship rule. [`explain`] says which record
+//!    each value came from.
+
+mod cast;
+mod moment;
+mod rowhash;
+mod segments;
+#[cfg(test)]
+mod testing;
+
+pub mod normalise;
+pub mod phone;
+
+pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Unit};
+pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
