@@ -1,0 +1,224 @@
+//! What comes of a dispatch: receipts as they arrive, the end of a push, and what a crash left behind.
+
+use std::collections::HashMap;
+
+use reunion_model::{DispatchId, TaskId, TaskState, Verdict};
+use sqlx::AssertSqlSafe;
+
+use crate::Ledger;
+use crate::dispatch::Dispatch;
+use crate::error::{LedgerError, Result};
+use crate::lease::LEASE_TTL;
+use crate::sql::{Tx, args};
+use crate::tasks::Move;
+
+/// What a channel said of one task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The task.
+    pub task_id: TaskId,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// With `not_sent`: not to be tried again before this delay.
+    pub retry_after_ms: Option<u64>,
+    /// The vendor's own code.
+    pub code: Option<String>,
+    /// One line without personal data.
+    pub message: Option<String>,
+}
+
+/// What was made of receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// Receipts that were stored.
+    pub stored: u64,
+    /// Tasks that are not waiting for a receipt in this dispatch: not part of it, or had theirs.
+    pub ignored: Vec<TaskId>,
+}
+
+/// How a dispatch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Closed {
+    /// Tasks whose outcome nobody knows.
+    pub unknown: u64,
+}
+
+/// What was left to be done of earlier dispatches.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resumed {
+    /// Dispatches that this process holds now and pushes again, same id and order.
+    pub dispatches: Vec<Dispatch>,
+    /// Tasks that may have been sent and are not sent again, because the channel is not idempotent.
+    pub unknown: u64,
+}
+
+/// The code of a task that was tried too often.
+const ATTEMPTS_MAX: &str = "attempts_max";
+/// The message of a task that got no receipt.
+const NO_RECEIPT: &str = "the channel gave no receipt";
+
+impl Ledger {
+    /// Stores receipts as they arrive and moves their tasks. A task that was given to the channel
+    /// `attempts_max` times and was not sent is rejected.
+    ///
+    /// # Errors
+    /// [`LedgerError::DispatchLost`] where this process does not hold the dispatch any more.
+    pub async fn record_receipts(&self, dispatch_id: DispatchId, receipts: &[Receipt], attempts_max: u32, now_us: i64) -> Result<Recorded> {
+        let mut tx = self.store.write("record receipts").await?;
+        tx.hold_dispatch(dispatch_id, self.me).await?;
+        let sql = "select task_id, attempts from tasks where dispatch_id = $1 and state = 'sending' and task_id in (values {values})";
+        let rows = receipts.iter().map(|receipt| args![receipt.task_id]);
+        let waiting = tx.bulk_rows(sql, &args![dispatch_id], rows, |row| Ok((row.id(0)?, row.small(1)?))).await?;
+        let mut waiting: HashMap<TaskId, u32> = waiting.into_iter().collect();
+
+        let mut recorded = Recorded::default();
+        let mut stored = Vec::new();
+        let mut moves: HashMap<TaskState, Vec<Move>> = HashMap::new();
+        for receipt in receipts {
+            let Some(attempts) = waiting.remove(&receipt.task_id) else {
+                recorded.ignored.push(receipt.task_id);
+                continue;
+            };
+            let (state, moved) = outcome(receipt, attempts, attempts_max, now_us);
+            moves.entry(state).or_default().push(moved);
+            stored.push(receipt);
+        }
+        for (state, moves) in moves {
+            if state == TaskState::Delivered {
+                tx.move_tasks(TaskState::Accepted, false, moves.clone(), now_us).await?;
+            }
+            tx.move_tasks(state, false, moves, now_us).await?;
+        }
+        recorded.stored = stored.len() as u64;
+        let sql = "update dispatch_tasks set verdict = v.column2, retry_after_ms = v.column3, code = v.column4, message = v.column5, \
+             at_us = $2 from (values {values}) as v where dispatch_tasks.dispatch_id = $1 and dispatch_tasks.task_id = v.column1";
+        let rows = stored.into_iter().map(|receipt| {
+            let Receipt { task_id, verdict, retry_after_ms, code, message } = receipt.clone();
+            args![task_id, verdict.name(), retry_after_ms, code, message]
+        });
+        tx.bulk(sql, &args![dispatch_id, now_us], rows).await?;
+        tx.commit().await?;
+        Ok(recorded)
+    }
+
+    /// Ends a push. Tasks without a receipt are `unknown` from now on. With `retry_at_us` the same
+    /// dispatch is given to the channel again at that time if there are any, which only a channel that
+    /// is idempotent allows.
+    ///
+    /// # Errors
+    /// [`LedgerError::DispatchLost`].
+    pub async fn close_dispatch(&self, dispatch_id: DispatchId, retry_at_us: Option<i64>, now_us: i64) -> Result<Closed> {
+        let mut tx = self.store.write("close a dispatch").await?;
+        tx.hold_dispatch(dispatch_id, self.me).await?;
+        let unknown = tx.give_up(dispatch_id, retry_at_us, now_us).await?;
+        tx.commit().await?;
+        Ok(Closed { unknown })
+    }
+
+    /// Takes over the channel's dispatches that nobody holds any more, and those that failed and are to
+    /// be tried again by `now_us`. Where the channel is idempotent they are to be pushed again as they
+    /// are; where it is not, their tasks become `unknown`.
+    ///
+    /// With SQLite the state's file lock says that their holder is gone; with PostgreSQL a holder that
+    /// has not renewed for [`LEASE_TTL`] is.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`], [`LedgerError::Sealed`].
+    pub async fn resume_dispatches(&self, channel: &str, idempotent: bool, now_us: i64) -> Result<Resumed> {
+        let mut tx = self.store.write("resume dispatches").await?;
+        let expired = if tx.is_postgres() { format!("t.held_until_us < {}", tx.clock()) } else { "1 = 1".into() };
+        let sql = format!(
+            "select t.dispatch_id from dispatches t where t.channel = $1 and ((t.state = 'open' and t.holder <> $2 and {expired}) \
+             or (t.state = 'failed' and t.retry_at_us <= $3)) order by t.dispatch_id{}",
+            tx.for_update_skip_locked()
+        );
+        let left = tx.rows(AssertSqlSafe(sql), args![channel, self.me, now_us], |row| row.id::<DispatchId>(0)).await?;
+        let mut resumed = Resumed::default();
+        for dispatch_id in left {
+            if idempotent {
+                tx.open_again(dispatch_id, self.me, now_us).await?;
+                resumed.dispatches.push(self.load_dispatch(&mut tx, dispatch_id).await?);
+            } else {
+                resumed.unknown += tx.give_up(dispatch_id, None, now_us).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(resumed)
+    }
+
+    /// Says that this process is still at work on the dispatches that it holds. To be called every
+    /// [`crate::LEASE_RENEW`] while it pushes; does nothing with SQLite.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub async fn renew_dispatches(&self) -> Result<()> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let mut tx = self.store.write("renew dispatches").await?;
+        let sql = format!("update dispatches set held_until_us = {} + $2 where state = 'open' and holder = $1", tx.clock());
+        tx.execute(AssertSqlSafe(sql), args![self.me, LEASE_TTL.as_micros() as i64]).await?;
+        tx.commit().await
+    }
+}
+
+/// The state that a receipt moves its task to, and what is noted of it.
+fn outcome(receipt: &Receipt, attempts: u32, attempts_max: u32, now_us: i64) -> (TaskState, Move) {
+    let mut moved = Move { task_id: receipt.task_id, code: receipt.code.clone(), message: receipt.message.clone(), not_before_us: None };
+    match receipt.verdict {
+        Verdict::NotSent if attempts >= attempts_max => {
+            moved.code = Some(ATTEMPTS_MAX.into());
+            (TaskState::Rejected, moved)
+        }
+        Verdict::NotSent => {
+            let delay_us = receipt.retry_after_ms.unwrap_or_default().saturating_mul(1000);
+            moved.not_before_us = Some(now_us.saturating_add_unsigned(delay_us));
+            (TaskState::NotSent, moved)
+        }
+        verdict => (verdict.state(), moved),
+    }
+}
+
+impl Tx {
+    /// Makes sure that a dispatch is open and held by `me`, and that this stays so to the end.
+    async fn hold_dispatch(&mut self, dispatch_id: DispatchId, me: [u8; 16]) -> Result<()> {
+        let sql = format!("select 1 from dispatches where dispatch_id = $1 and state = 'open' and holder = $2{}", self.for_update());
+        let held = self.row(AssertSqlSafe(sql), args![dispatch_id, me], |_| Ok(())).await?;
+        held.ok_or_else(|| LedgerError::DispatchLost { dispatch: dispatch_id.to_string() })
+    }
+
+    /// Moves what has no receipt to `unknown` and ends the dispatch, or puts it off. Returns how many of
+    /// its tasks are unknown now.
+    async fn give_up(&mut self, dispatch_id: DispatchId, retry_at_us: Option<i64>, now_us: i64) -> Result<u64> {
+        let sending = self.tasks_of(dispatch_id, "('sending')").await?;
+        let moves = sending.into_iter().map(|task_id| Move { message: Some(NO_RECEIPT.into()), ..Move::new(task_id) }).collect();
+        self.move_tasks(TaskState::Unknown, false, moves, now_us).await?;
+        let unknown = self.tasks_of(dispatch_id, "('unknown')").await?.len() as u64;
+        let retry_at_us = retry_at_us.filter(|_| unknown > 0);
+        let state = if retry_at_us.is_some() { "failed" } else { "closed" };
+        let sql = "update dispatches set state = $2, retry_at_us = $3, closed_us = $4, held_until_us = null where dispatch_id = $1";
+        self.execute(sql, args![dispatch_id, state, retry_at_us, now_us]).await?;
+        Ok(unknown)
+    }
+
+    /// Opens a dispatch again for `me`, to be pushed as it was.
+    async fn open_again(&mut self, dispatch_id: DispatchId, me: [u8; 16], now_us: i64) -> Result<()> {
+        let sql = format!(
+            "update dispatches set state = 'open', holder = $2, held_until_us = {} + $3, retry_at_us = null, closed_us = null, \
+             pushes = pushes + 1 where dispatch_id = $1",
+            self.clock()
+        );
+        self.execute(AssertSqlSafe(sql), args![dispatch_id, me, LEASE_TTL.as_micros() as i64]).await?;
+        let again = self.tasks_of(dispatch_id, "('not_sent', 'unknown')").await?;
+        let sql = "update dispatch_tasks set verdict = null, retry_after_ms = null, code = null, message = null, at_us = null \
+             where dispatch_id = $1 and task_id in (values {values})";
+        self.bulk(sql, &args![dispatch_id], again.iter().map(|task_id| args![*task_id])).await?;
+        self.start_sending(dispatch_id, again.into_iter().map(Move::new).collect(), now_us).await
+    }
+
+    /// The tasks whose last dispatch this is and which are in one of these states.
+    async fn tasks_of(&mut self, dispatch_id: DispatchId, states: &str) -> Result<Vec<TaskId>> {
+        let sql = format!("select task_id from tasks where dispatch_id = $1 and state in {states} order by task_id{}", self.for_update());
+        self.rows(AssertSqlSafe(sql), args![dispatch_id], |row| row.id(0)).await
+    }
+}

@@ -1,0 +1,440 @@
+//! One way to speak SQL to both databases.
+//!
+//! SQLite and PostgreSQL take the same text with `$1` placeholders for almost everything that the
+//! ledger does, so every operation is written once. What differs is in this file: how a transaction
+//! begins, how rows are locked, and how the clock of the database is read.
+
+use futures::TryStreamExt;
+use reunion_model::{ContactId, DispatchId, MemberId, PullId, RunId, TaskId};
+use sqlx::postgres::{PgArguments, PgPool, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction};
+
+use crate::error::{LedgerError, Result};
+
+/// Rows of one statement that writes many. SQLite allows 32,766 parameters, PostgreSQL 65,535.
+const ROWS_PER_STATEMENT: usize = 128;
+
+/// The connections to one database.
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    /// One connection writes, so that writers of this process queue instead of waking each other up.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+/// An open transaction; dropped without a commit, it never happened.
+pub(crate) struct Tx {
+    inner: Inner,
+    doing: &'static str,
+}
+
+enum Inner {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Store {
+    /// Begins to write. On SQLite no other writer is let in from here to the commit. `doing` names
+    /// the operation in errors.
+    pub async fn write(&self, doing: &'static str) -> Result<Tx> {
+        let inner = match self {
+            Self::Sqlite { write, .. } => write.begin_with("begin immediate").await.map(Inner::Sqlite),
+            Self::Postgres(pool) => pool.begin().await.map(Inner::Postgres),
+        };
+        Ok(Tx { inner: inner.map_err(|source| failed(doing, source))?, doing })
+    }
+
+    /// Begins to read: all statements see the state of one moment.
+    pub async fn read(&self, doing: &'static str) -> Result<Tx> {
+        let inner = match self {
+            Self::Sqlite { read, .. } => read.begin().await.map(Inner::Sqlite),
+            Self::Postgres(pool) => {
+                pool.begin_with("begin transaction isolation level repeatable read read only").await.map(Inner::Postgres)
+            }
+        };
+        Ok(Tx { inner: inner.map_err(|source| failed(doing, source))?, doing })
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Makes everything in it durable.
+    pub async fn commit(self) -> Result<()> {
+        match self.inner {
+            Inner::Sqlite(tx) => tx.commit().await,
+            Inner::Postgres(tx) => tx.commit().await,
+        }
+        .map_err(|source| failed(self.doing, source))
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.inner, Inner::Postgres(_))
+    }
+
+    /// Locks the rows read against change until the end; SQLite has locked everything already.
+    pub fn for_share(&self) -> &'static str {
+        if self.is_postgres() { " for share" } else { "" }
+    }
+
+    /// Locks the rows read against others who want to write them.
+    pub fn for_update(&self) -> &'static str {
+        if self.is_postgres() { " for update" } else { "" }
+    }
+
+    /// Locks the rows of the table `t`, leaving out those that another transaction has locked.
+    pub fn for_update_skip_locked(&self) -> &'static str {
+        if self.is_postgres() { " for update of t skip locked" } else { "" }
+    }
+
+    /// Orders texts by their bytes, whatever the database's language is.
+    pub fn by_bytes(&self) -> &'static str {
+        if self.is_postgres() { " collate \"C\"" } else { " collate binary" }
+    }
+
+    /// An expression for the database's own clock in microseconds: the one clock that several
+    /// machines share. With SQLite it is the machine's.
+    pub fn clock(&self) -> &'static str {
+        if self.is_postgres() {
+            "cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)"
+        } else {
+            "cast((julianday('now') - 2440587.5) * 86400000000 as bigint)"
+        }
+    }
+
+    /// Runs a statement; the number of rows that it wrote.
+    pub async fn execute(&mut self, sql: impl SqlSafeStr, args: Args) -> Result<u64> {
+        let sql = sql.into_sql_str();
+        let doing = self.doing;
+        match &mut self.inner {
+            Inner::Sqlite(tx) => sqlx::query_with::<Sqlite, _>(sql, sqlite(args)).execute(&mut **tx).await.map(|done| done.rows_affected()),
+            Inner::Postgres(tx) => {
+                sqlx::query_with::<Postgres, _>(sql, postgres(args)).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+        }
+        .map_err(|source| failed(doing, source))
+    }
+
+    /// Runs a query and hands over row after row.
+    pub async fn each(&mut self, sql: impl SqlSafeStr, args: Args, mut take: impl FnMut(Row) -> Result<()> + Send) -> Result<()> {
+        let sql: SqlStr = sql.into_sql_str();
+        let doing = self.doing;
+        match &mut self.inner {
+            Inner::Sqlite(tx) => {
+                let mut rows = sqlx::query_with::<Sqlite, _>(sql, sqlite(args)).fetch(&mut **tx);
+                while let Some(row) = rows.try_next().await.map_err(|source| failed(doing, source))? {
+                    take(Row { row: AnyRow::Sqlite(row), doing })?;
+                }
+            }
+            Inner::Postgres(tx) => {
+                let mut rows = sqlx::query_with::<Postgres, _>(sql, postgres(args)).fetch(&mut **tx);
+                while let Some(row) = rows.try_next().await.map_err(|source| failed(doing, source))? {
+                    take(Row { row: AnyRow::Postgres(row), doing })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every row, each read by `read`.
+    pub async fn rows<T: Send>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        args: Args,
+        mut read: impl FnMut(&Row) -> Result<T> + Send,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        self.each(sql, args, |row| {
+            all.push(read(&row)?);
+            Ok(())
+        })
+        .await?;
+        Ok(all)
+    }
+
+    /// The first row, if there is one.
+    pub async fn row<T: Send>(
+        &mut self,
+        sql: impl SqlSafeStr,
+        args: Args,
+        read: impl FnMut(&Row) -> Result<T> + Send,
+    ) -> Result<Option<T>> {
+        Ok(self.rows(sql, args, read).await?.into_iter().next())
+    }
+
+    /// Runs a statement for many rows at a time. In `sql`, `{values}` stands for the tuples, whose
+    /// placeholders follow those of `shared`. The number of rows written.
+    pub async fn bulk(&mut self, sql: &str, shared: &Args, rows: impl IntoIterator<Item = Args>) -> Result<u64> {
+        let mut written = 0;
+        for (sql, args) in chunks(sql, shared, rows) {
+            written += self.execute(AssertSqlSafe(sql), args).await?;
+        }
+        Ok(written)
+    }
+
+    /// As [`Tx::bulk`], for a statement that returns rows.
+    pub async fn bulk_rows<T: Send>(
+        &mut self,
+        sql: &str,
+        shared: &Args,
+        rows: impl IntoIterator<Item = Args>,
+        mut read: impl FnMut(&Row) -> Result<T> + Send,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        for (sql, args) in chunks(sql, shared, rows) {
+            all.extend(self.rows(AssertSqlSafe(sql), args, &mut read).await?);
+        }
+        Ok(all)
+    }
+
+    /// Raises a counter by `by` and returns its new value. The counter's row stays locked until the
+    /// commit, so that whoever raises it later also commits later.
+    pub async fn raise(&mut self, counter: &'static str, by: u64) -> Result<u64> {
+        let sql = "update counters set value = value + $2 where name = $1 returning value";
+        let value = self.row(sql, args![counter, by], |row| row.unsigned(0)).await?;
+        value.ok_or_else(|| LedgerError::NotFound { what: "counter", name: counter.into() })
+    }
+}
+
+/// The statements for all rows: full ones, which the database prepares once, and a last shorter one.
+fn chunks(sql: &str, shared: &Args, rows: impl IntoIterator<Item = Args>) -> impl Iterator<Item = (String, Args)> {
+    let mut rows = rows.into_iter();
+    std::iter::from_fn(move || {
+        let mut args = shared.clone();
+        let mut tuples = String::new();
+        for row in rows.by_ref().take(ROWS_PER_STATEMENT) {
+            tuples.push_str(if tuples.is_empty() { "(" } else { ",(" });
+            for at in 0..row.len() {
+                let comma = if at == 0 { "" } else { "," };
+                tuples.push_str(&format!("{comma}${}", args.len() + 1 + at));
+            }
+            tuples.push(')');
+            args.extend(row);
+        }
+        (!tuples.is_empty()).then(|| (sql.replace("{values}", &tuples), args))
+    })
+}
+
+/// The values of a statement's placeholders.
+pub(crate) type Args = Vec<Arg>;
+
+/// The value of one placeholder. The variant tells PostgreSQL the type of a null.
+#[derive(Debug, Clone)]
+pub(crate) enum Arg {
+    Int(Option<i64>),
+    Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
+}
+
+/// The values of a statement's placeholders, each of any type that the ledger stores.
+macro_rules! args {
+    ($($value:expr),* $(,)?) => { vec![$($crate::sql::Arg::from($value)),*] };
+}
+pub(crate) use args;
+
+macro_rules! arg_from {
+    ($($from:ty => $variant:ident($convert:expr),)+) => {$(
+        impl From<$from> for Arg {
+            fn from(value: $from) -> Self {
+                let convert: fn($from) -> _ = $convert;
+                Self::$variant(Some(convert(value)))
+            }
+        }
+
+        impl From<Option<$from>> for Arg {
+            fn from(value: Option<$from>) -> Self {
+                let convert: fn($from) -> _ = $convert;
+                Self::$variant(value.map(convert))
+            }
+        }
+    )+};
+}
+
+arg_from! {
+    i64 => Int(|value| value),
+    // Counters and numbers that start at 0 and never come near 2^63.
+    u64 => Int(|value| value as i64),
+    u32 => Int(i64::from),
+    i32 => Int(i64::from),
+    usize => Int(|value| value as i64),
+    bool => Int(i64::from),
+    &str => Text(str::to_owned),
+    &String => Text(String::clone),
+    String => Text(|value| value),
+    Vec<u8> => Bytes(|value| value),
+    [u8; 16] => Bytes(|value| value.to_vec()),
+    TaskId => Bytes(|value| value.0.to_vec()),
+    MemberId => Bytes(|value| value.0.to_vec()),
+    ContactId => Bytes(|value| value.0.to_vec()),
+    DispatchId => Bytes(|value| value.0.to_vec()),
+    RunId => Bytes(|value| value.0.to_vec()),
+    PullId => Bytes(|value| value.0.to_vec()),
+}
+
+fn sqlite(args: Args) -> SqliteArguments {
+    let mut bound = SqliteArguments::default();
+    bind(&mut bound, args);
+    bound
+}
+
+fn postgres(args: Args) -> PgArguments {
+    let mut bound = PgArguments::default();
+    bind(&mut bound, args);
+    bound
+}
+
+fn bind<A: Arguments>(bound: &mut A, args: Args)
+where
+    Option<i64>: for<'q> sqlx::Encode<'q, A::Database> + sqlx::Type<A::Database>,
+    Option<String>: for<'q> sqlx::Encode<'q, A::Database> + sqlx::Type<A::Database>,
+    Option<Vec<u8>>: for<'q> sqlx::Encode<'q, A::Database> + sqlx::Type<A::Database>,
+{
+    bound.reserve(args.len(), 0);
+    for arg in args {
+        let added = match arg {
+            Arg::Int(value) => bound.add(value),
+            Arg::Text(value) => bound.add(value),
+            Arg::Bytes(value) => bound.add(value),
+        };
+        added.expect("integers, texts and bytes below a gigabyte can always be encoded");
+    }
+}
+
+/// One row of a result.
+pub(crate) struct Row {
+    row: AnyRow,
+    doing: &'static str,
+}
+
+enum AnyRow {
+    Sqlite(SqliteRow),
+    Postgres(PgRow),
+}
+
+impl Row {
+    pub fn int(&self, at: usize) -> Result<i64> {
+        self.int_or_null(at)?.ok_or_else(|| self.null(at))
+    }
+
+    pub fn int_or_null(&self, at: usize) -> Result<Option<i64>> {
+        match &self.row {
+            AnyRow::Sqlite(row) => row.try_get(at),
+            AnyRow::Postgres(row) => row.try_get(at),
+        }
+        .map_err(|source| failed(self.doing, source))
+    }
+
+    pub fn unsigned(&self, at: usize) -> Result<u64> {
+        unsigned(self.int(at)?)
+    }
+
+    pub fn unsigned_or_null(&self, at: usize) -> Result<Option<u64>> {
+        self.int_or_null(at)?.map(unsigned).transpose()
+    }
+
+    pub fn small(&self, at: usize) -> Result<u32> {
+        let value = self.int(at)?;
+        u32::try_from(value).map_err(|_| LedgerError::Damaged { what: "a number", detail: format!("{value} is out of range") })
+    }
+
+    pub fn flag(&self, at: usize) -> Result<bool> {
+        Ok(self.int(at)? != 0)
+    }
+
+    pub fn text(&self, at: usize) -> Result<String> {
+        self.text_or_null(at)?.ok_or_else(|| self.null(at))
+    }
+
+    pub fn text_or_null(&self, at: usize) -> Result<Option<String>> {
+        match &self.row {
+            AnyRow::Sqlite(row) => row.try_get(at),
+            AnyRow::Postgres(row) => row.try_get(at),
+        }
+        .map_err(|source| failed(self.doing, source))
+    }
+
+    /// A text of a closed set, read by `from_name`.
+    pub fn word<T>(&self, at: usize, what: &'static str, from_name: impl Fn(&str) -> Option<T>) -> Result<T> {
+        let word = self.text(at)?;
+        from_name(&word).ok_or_else(|| LedgerError::Damaged { what, detail: format!("`{word}` is not known") })
+    }
+
+    pub fn bytes(&self, at: usize) -> Result<Vec<u8>> {
+        self.bytes_or_null(at)?.ok_or_else(|| self.null(at))
+    }
+
+    pub fn bytes_or_null(&self, at: usize) -> Result<Option<Vec<u8>>> {
+        match &self.row {
+            AnyRow::Sqlite(row) => row.try_get(at),
+            AnyRow::Postgres(row) => row.try_get(at),
+        }
+        .map_err(|source| failed(self.doing, source))
+    }
+
+    pub fn id<T: Id>(&self, at: usize) -> Result<T> {
+        id(&self.bytes(at)?)
+    }
+
+    pub fn id_or_null<T: Id>(&self, at: usize) -> Result<Option<T>> {
+        self.bytes_or_null(at)?.map(|bytes| id(&bytes)).transpose()
+    }
+
+    fn null(&self, at: usize) -> LedgerError {
+        LedgerError::Damaged { what: "a row", detail: format!("its value {} is missing ({})", at + 1, self.doing) }
+    }
+}
+
+fn unsigned(value: i64) -> Result<u64> {
+    u64::try_from(value).map_err(|_| LedgerError::Damaged { what: "a number", detail: format!("{value} is negative") })
+}
+
+/// An id of sixteen bytes.
+pub(crate) trait Id: Sized {
+    fn from_bytes(bytes: [u8; 16]) -> Self;
+}
+
+macro_rules! ids {
+    ($($name:ident)+) => {$(
+        impl Id for $name {
+            fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+        }
+    )+};
+}
+
+ids! { TaskId MemberId ContactId DispatchId RunId PullId }
+
+impl Id for [u8; 16] {
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        bytes
+    }
+}
+
+fn id<T: Id>(bytes: &[u8]) -> Result<T> {
+    let length = bytes.len();
+    let bytes = bytes.try_into().map_err(|_| LedgerError::Damaged { what: "an id", detail: format!("it has {length} bytes") })?;
+    Ok(T::from_bytes(bytes))
+}
+
+pub(crate) fn failed(doing: &'static str, source: sqlx::Error) -> LedgerError {
+    LedgerError::Store { doing, source: Box::new(source) }
+}
+
+/// Whether this is the violation of a unique key.
+pub(crate) fn is_duplicate(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Store { source, .. }
+        if source.as_database_error().is_some_and(|error| error.is_unique_violation()))
+}
