@@ -1,1 +1,373 @@
-//! The command line.
+//! The command line: its grammar and its exit codes, and nothing of what the commands do.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use reunion_model::TaskId;
+use reunion_model::plugin::PluginKind;
+use reunion_model::task::TaskState;
+
+/// How the program ends. Scripts rely on these numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Something failed that no other code stands for.
+    Failed = 1,
+    /// The config or the arguments are wrong; nothing was done.
+    Usage = 2,
+    /// A guard refused: a source shrank, a component vanished, another run holds the state.
+    Refused = 3,
+    /// Some part failed or is still being retried; the rest was done.
+    Partial = 4,
+}
+
+impl Exit {
+    /// Every code, in order.
+    pub const ALL: [Self; 5] = [Self::Done, Self::Failed, Self::Usage, Self::Refused, Self::Partial];
+
+    /// The number.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, for the help text and the reference page.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "something failed that no other code stands for",
+            Self::Usage => "the config or the arguments are wrong",
+            Self::Refused => "a guard refused: a source shrank, a component vanished, another run holds the state",
+            Self::Partial => "some part failed or is still being retried, and the rest was done",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  something failed that no other code stands for
+  2  the config or the arguments are wrong
+  3  a guard refused: a source shrank, a component vanished, another run holds the state
+  4  some part failed or is still being retried, and the rest was done";
+
+/// Finds out who a retailer's members are, and hands out the tasks of waking them.
+#[derive(Debug, Parser)]
+#[command(name = "reunion", version, about, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// The config; `conf.d/*.toml` beside it is read too
+    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/reunion/reunion.toml")]
+    pub config: PathBuf,
+    /// How results are written to standard output; the log goes to standard error
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check the config and compile every rule and template; change nothing
+    Check {
+        /// Load the plugins, and reach every source and channel
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Pull and compute as `once` would; commit nothing and contact nobody
+    Plan(RunArgs),
+    /// Run a pipeline once, to the end: pull, find out who is who, plan, and send what is due
+    Once(RunArgs),
+    /// Run as a daemon: schedules and dispatch, until SIGTERM
+    Run,
+    /// Show the last runs, the sources, the queues and the plugins
+    Status,
+    /// Say everything that is known of a member: rows, merges, values, tags, tasks, refusals
+    Explain {
+        /// A phone number, or a member's id
+        #[arg(value_name = "PHONE|MEMBER_ID")]
+        who: String,
+    },
+    /// Ask in SQL, read-only: members, records, quarantine, tasks, touches
+    Query {
+        /// One SELECT statement
+        sql: String,
+    },
+    /// The outbox and what became of it
+    #[command(subcommand)]
+    Tasks(TasksCommand),
+    /// The plugins that are installed
+    #[command(subcommand)]
+    Plugins(PluginsCommand),
+    /// The list of phones that are never contacted
+    #[command(subcommand)]
+    Suppress(SuppressCommand),
+    /// Tell the state what became of a source
+    #[command(subcommand)]
+    Sources(ComponentCommand),
+    /// Tell the state what became of a campaign
+    #[command(subcommand)]
+    Campaigns(ComponentCommand),
+    /// Go back to an earlier generation of the members; what was pulled since is taken in again
+    Rollback {
+        /// The generation to go back to [default: the one before the present one]
+        #[arg(long, value_name = "GENERATION")]
+        to: Option<u64>,
+    },
+    /// The keys that the state is encrypted under
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Read every file of a generation and compare it with the manifest
+    Verify {
+        /// Another generation than the present one
+        #[arg(long, value_name = "GENERATION")]
+        generation: Option<u64>,
+    },
+}
+
+/// What `plan` and `once` take.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// The pipeline; needed when there are several
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// The run's clock, RFC 3339; only with `[testing] clock = true`
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub now: Option<Timestamp>,
+    /// Take what the guard of this source refused, this once; may be given for several
+    #[arg(long, value_name = "SOURCE")]
+    pub accept: Vec<String>,
+}
+
+/// `tasks …`.
+#[derive(Debug, Subcommand)]
+pub enum TasksCommand {
+    /// List tasks, the latest first
+    Ls {
+        /// Which tasks
+        #[command(flatten)]
+        filter: TaskFilter,
+        /// How many at most
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show one task and its history
+    Show {
+        /// The task's id
+        #[arg(value_name = "TASK_ID")]
+        id: TaskId,
+    },
+    /// Send tasks again whose outcome is unknown
+    Requeue(TaskSelection),
+    /// Take back tasks that have not been sent
+    Drop(TaskSelection),
+}
+
+/// Which tasks to list. All conditions hold together.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TaskFilter {
+    /// Tasks of this campaign
+    #[arg(long, value_name = "NAME")]
+    pub campaign: Option<String>,
+    /// Tasks in this state: planned, sending, accepted, delivered, rejected, not_sent, unknown, cancelled, refused
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    pub state: Option<TaskState>,
+    /// Tasks for this channel
+    #[arg(long, value_name = "NAME")]
+    pub channel: Option<String>,
+    /// Tasks that were planned at this time or later, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub since: Option<Timestamp>,
+}
+
+/// Which tasks to change: some ids, or all that a filter finds. One of them must be given.
+#[derive(Debug, Clone, Default, Args)]
+#[group(id = "selection", required = true, multiple = true)]
+pub struct TaskSelection {
+    /// These tasks
+    #[arg(value_name = "TASK_ID", group = "selection")]
+    pub ids: Vec<TaskId>,
+    /// Tasks of this campaign
+    #[arg(long, value_name = "NAME", group = "selection", conflicts_with = "ids")]
+    pub campaign: Option<String>,
+    /// Tasks in this state
+    #[arg(long, value_name = "STATE", value_parser = parse_state, group = "selection", conflicts_with = "ids")]
+    pub state: Option<TaskState>,
+    /// Tasks for this channel
+    #[arg(long, value_name = "NAME", group = "selection", conflicts_with = "ids")]
+    pub channel: Option<String>,
+    /// Tasks that were planned at this time or later, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "selection", conflicts_with = "ids")]
+    pub since: Option<Timestamp>,
+}
+
+impl TaskSelection {
+    /// The filter, where no ids are given.
+    pub fn filter(&self) -> TaskFilter {
+        TaskFilter { campaign: self.campaign.clone(), state: self.state, channel: self.channel.clone(), since: self.since }
+    }
+}
+
+/// `plugins …`.
+#[derive(Debug, Subcommand)]
+pub enum PluginsCommand {
+    /// List the plugins that are found, and where
+    Ls,
+    /// Show a plugin's keys and its sample config
+    Show {
+        /// Its name, as in `plugin = "…"`
+        name: String,
+        /// Where a source and a channel have the same name, the one to show [default: both]
+        #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+        kind: Option<PluginKind>,
+    },
+}
+
+/// `suppress …`.
+#[derive(Debug, Subcommand)]
+pub enum SuppressCommand {
+    /// Never contact this phone again; its open tasks are taken back
+    Add {
+        /// The phone number
+        phone: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// List what is suppressed; phones are kept as hashes and cannot be shown
+    Ls {
+        /// How many at most
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Allow this phone again
+    Rm {
+        /// The phone number
+        phone: String,
+    },
+}
+
+/// `sources …` and `campaigns …`.
+#[derive(Debug, Subcommand)]
+pub enum ComponentCommand {
+    /// It has another name in the config now; everything known of it goes with it
+    Rename {
+        /// The name that the state knows
+        #[arg(value_name = "OLD")]
+        from: String,
+        /// The name that the config has now
+        #[arg(value_name = "NEW")]
+        to: String,
+    },
+    /// It left the config for good
+    Retire {
+        /// The name that the state knows
+        name: String,
+    },
+}
+
+/// `key …`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a master key: 64 hex digits, written to standard output
+    New {
+        /// Write it to this file instead, which only its owner can read and which must not be there yet
+        #[arg(long, value_name = "PATH")]
+        output: Option<PathBuf>,
+    },
+    /// Encrypt what is written from now on under a new data key
+    Rotate {
+        /// Also wrap all keys under the master key in this file, which the config must name from then on
+        #[arg(long, value_name = "PATH")]
+        master: Option<PathBuf>,
+    },
+    /// Write the key of the state's Parquet files to standard output, for DuckDB and others
+    Export {
+        /// Another version of the data key than the present one
+        #[arg(long, value_name = "NUMBER")]
+        version: Option<u32>,
+    },
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "a time is RFC 3339 with an offset, such as 2026-03-25T06:00:00+08:00".to_owned())
+}
+
+fn parse_state(text: &str) -> Result<TaskState, String> {
+    TaskState::from_name(text).ok_or_else(|| format!("the states are {}", TaskState::ALL.map(TaskState::name).join(", ")))
+}
+
+fn parse_kind(text: &str) -> Result<PluginKind, String> {
+    let kinds = [PluginKind::Source, PluginKind::Channel];
+    kinds.into_iter().find(|kind| kind.name() == text).ok_or_else(|| "a plugin is a source or a channel".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        for exit in Exit::ALL {
+            assert!(AFTER_HELP.contains(&format!("  {}  {}", exit.code(), exit.explain())), "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let cli = parse("reunion once --pipeline daily --config /x.toml --format json --now 2026-03-25T06:00:00+08:00").expect("a command");
+        assert_eq!((cli.config, cli.format), (PathBuf::from("/x.toml"), Format::Json));
+        let Command::Once(run) = cli.command else { panic!("once") };
+        assert_eq!(run.now.map(|now| now.as_second()), Some(1_774_389_600));
+    }
+
+    #[test]
+    fn nothing_is_dropped_without_saying_what() {
+        assert_eq!(parse("reunion tasks drop").expect_err("no selection").kind(), ErrorKind::MissingRequiredArgument);
+        assert!(parse("reunion tasks drop --campaign warm-add").is_ok());
+        assert!(parse("reunion tasks requeue 30313233343536373839616263646566").is_ok());
+        let both = parse("reunion tasks drop 30313233343536373839616263646566 --state unknown").expect_err("two selections");
+        assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_wrong_argument_says_what_is_right() {
+        let said = |line| parse(line).expect_err("wrong").to_string();
+        assert!(said("reunion once --now yesterday").contains("2026-03-25T06:00:00+08:00"));
+        assert!(said("reunion tasks ls --state lost").contains("planned, sending"));
+        assert!(said("reunion tasks show 12").contains("32 hex digits"));
+        assert!(said("reunion plan --pipelin x").contains("--pipeline"));
+        assert_eq!(parse("reunion nonsense").expect_err("wrong").exit_code(), i32::from(Exit::Usage.code()));
+    }
+}

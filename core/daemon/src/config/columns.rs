@@ -189,7 +189,11 @@ impl Config {
                 if kind != column.kind {
                     let name = &column.to;
                     let place = self.document.locate(&["sources", source, "columns", name]);
-                    let message = format!("`{name}` is {kind} in the source `{first}` and {} in `{source}`", column.kind);
+                    let message = format!(
+                        "`{name}` is {} in the source `{first}` and {} in `{source}`",
+                        with_article(kind),
+                        with_article(column.kind)
+                    );
                     let help = format!("declare one type in both: columns = {{ {name} = {{ from = \"…\", type = \"{kind}\" }} }}");
                     findings.push(Diagnostic::error(place, message).help(help));
                 }
@@ -217,5 +221,14 @@ impl Config {
 }
 
 pub(super) fn misfit(name: &str, rule: Survivorship, kind: ColumnType) -> String {
-    format!("`{}` does not fit `{name}`, which is {kind}", rule.name())
+    format!("`{}` does not fit `{name}`, which is {}", rule.name(), with_article(kind))
+}
+
+/// A type in a sentence.
+pub(super) fn with_article(kind: ColumnType) -> String {
+    match kind {
+        ColumnType::Text => kind.to_string(),
+        ColumnType::Integer => format!("an {kind}"),
+        _ => format!("a {kind}"),
+    }
 }

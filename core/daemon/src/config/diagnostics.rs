@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
 
 use super::Config;
@@ -32,11 +32,21 @@ pub struct Diagnostic {
     /// Another place that has to do with it, and what it is.
     pub(super) related: Option<(Place, String)>,
     pub(super) help: Option<String>,
+    /// The place holds a secret: the line is named and not shown.
+    pub(super) secret: bool,
 }
 
 impl Diagnostic {
     pub(super) fn error(place: Place, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), place: Some(place), label: None, related: None, help: None }
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            place: Some(place),
+            label: None,
+            related: None,
+            help: None,
+            secret: false,
+        }
     }
 
     pub(super) fn warning(place: Place, message: impl Into<String>) -> Self {
@@ -49,6 +59,10 @@ impl Diagnostic {
 
     pub(super) fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
+    }
+
+    pub(super) fn secret(self) -> Self {
+        Self { secret: true, ..self }
     }
 
     pub(super) fn related(self, place: Place, label: impl Into<String>) -> Self {
@@ -70,7 +84,7 @@ impl Diagnostics {
 
     /// An error that belongs to no place in a file.
     pub fn nowhere(message: impl Into<String>, help: Option<String>) -> Self {
-        let finding = Diagnostic { severity: Severity::Error, message: message.into(), place: None, label: None, related: None, help };
+        let finding = Diagnostic { place: None, help, ..Diagnostic::error(Place::default(), message) };
         Self { files: Arc::default(), list: vec![finding] }
     }
 
@@ -104,8 +118,11 @@ impl Diagnostics {
         self
     }
 
+    /// Adds a finding, unless the same was said of the same place.
     pub(super) fn push(&mut self, finding: Diagnostic) {
-        self.list.push(finding);
+        if !self.list.iter().any(|other| other.place == finding.place && other.message == finding.message) {
+            self.list.push(finding);
+        }
     }
 
     /// Adds the findings of another stage on the same config.
@@ -145,6 +162,12 @@ impl Diagnostics {
         let title = level.primary_title(&finding.message);
         let mut group = match finding.place {
             None => Group::with_title(title),
+            Some(place) if finding.secret => {
+                let at = location(&self.files, place);
+                let origin = Origin::path(at.file.display().to_string()).line(at.line).char_column(at.column);
+                let expected = finding.label.as_ref().map(|label| Level::NOTE.message(label));
+                title.element(origin).elements(expected)
+            }
             Some(place) => {
                 let primary = AnnotationKind::Primary.span(place.start..place.end).label(finding.label.as_deref());
                 let mut snippet = self.snippet(place).annotation(primary);

@@ -401,7 +401,7 @@ impl IntoDeserializer<'_, DeError> for &Value {
     }
 }
 
-fn map_access<'de, 'a>(table: &'a Table) -> MapDeserializer<'de, impl Iterator<Item = (&'a str, &'a Value)>, DeError> {
+fn map_access<'de>(table: &Table) -> MapDeserializer<'de, impl Iterator<Item = (&str, &Value)>, DeError> {
     MapDeserializer::new(table.iter().map(|(name, entry)| (name.as_str(), &entry.node.value)))
 }
 

@@ -21,6 +21,8 @@ pub struct Key {
 pub enum Kind {
     /// A table with keys of its own.
     Table,
+    /// A table with exactly one of its keys.
+    Choice,
     /// A table whose keys are names of the operator's.
     Map(NameRule),
     /// A table with keys of its own, or text that stands for a table with this key alone.
@@ -82,7 +84,8 @@ pub enum Need {
 }
 
 use Kind::{
-    Boolean, Clock, Cron, Integer, Ledger, Map, Number, Path, Paths, Sweep, Table, TableOrText, Text, Texts, With, Word, Words, Zone,
+    Boolean, Choice, Clock, Cron, Integer, Ledger, Map, Number, Path, Paths, Sweep, Table, TableOrText, Text, Texts, With, Word, Words,
+    Zone,
 };
 use Need::{Default, Optional, Required};
 
@@ -124,7 +127,7 @@ pub const KEYS: &[Key] = &[
     key("state", Table, Required, "Where everything is kept."),
     key("state.dir", Path, Default("\"/var/lib/reunion\""), "The folder of the state. Made where it is missing, for its owner alone."),
     key("state.ledger", Ledger, Default("\"sqlite\""), "The store of runs, tasks, receipts and consents: `sqlite`, in the state's folder, or a PostgreSQL URL (`postgres://reunion@db.internal/reunion`) that several daemons share. Keep its password in a `.pgpass` file."),
-    key("state.key", Table, Required, "Where the master key is, which the whole state is encrypted under: 64 hex digits, made by `reunion key new`. One of the three keys below."),
+    key("state.key", Choice, Required, "Where the master key is, which the whole state is encrypted under: 64 hex digits, made by `reunion key new`. One of the three keys below."),
     key("state.key.credential", Text, Optional, "A systemd credential: the file of this name in `$CREDENTIALS_DIRECTORY`."),
     key("state.key.file", Path, Optional, "A file that nobody but its owner can read."),
     key("state.key.env", Text, Optional, "A variable of the environment."),
@@ -153,7 +156,7 @@ pub const KEYS: &[Key] = &[
     key("sources.<name>.columns.<column>.timezone", Zone, Optional, "The timezone of times in this column that name none; without it the source's."),
     key("sources.<name>.columns.<column>.values", Map(NameRule::Word), Optional, "The source's words and what they mean: `{ \"女\" = \"female\" }`. Other words stay as they are."),
     key("sources.<name>.columns.<column>.values.<word>", Text, Optional, "What the word means."),
-    key("sources.<name>.with", With, Default("{}"), "The plugin's own keys: `reunion plugins show source file` lists them."),
+    key("sources.<name>.with", With, Default("{}"), "The plugin's own keys: `reunion plugins show file` lists them."),
 
     key("phone", Table, Default("{}"), "What the rules of phone numbers cannot know."),
     key("phone.placeholders", Texts, Default("[\"13800000000\", \"13000000000\", \"13900000000\", \"11111111111\", \"12345678901\", \"13888888888\", \"18888888888\"]"), "Numbers of eleven digits that clerks type for want of a real one. Their rows are quarantined."),
@@ -177,7 +180,7 @@ pub const KEYS: &[Key] = &[
     key("campaigns.<name>.enabled", Boolean, Default("true"), "Whether it plans tasks. Switching it off takes back those not sent yet."),
     key("campaigns.<name>.audience", Text, Required, "A SQL condition on a member's columns and tags: `phone_only and dormant and store is not null`."),
     key("campaigns.<name>.channel", Text, Required, "The channel that its tasks go to."),
-    key("campaigns.<name>.holdout", Number(0.0, 0.9), Default("0.10"), "The share of the audience that is never contacted, so that the effect can be measured. `0.10` is 10 %."),
+    key("campaigns.<name>.holdout", Number(0.0, 1.0), Default("0.10"), "The share of the audience that is never contacted, so that the effect can be measured. `0.10` is 10 %."),
     key("campaigns.<name>.touches_max", Integer(1, 100), Default("1"), "How often a member is contacted at most."),
     key("campaigns.<name>.gap_days", Integer(1, 3660), Optional, "Days between two touches. Needed when `touches_max` is more than 1."),
     key("campaigns.<name>.per_run_max", Integer(1, COUNT_MAX), Default("5000"), "Tasks that one run plans at most; the others wait for a later run."),
@@ -196,7 +199,7 @@ pub const KEYS: &[Key] = &[
     key("channels.<name>.attempts_max", Integer(1, 100), Default("5"), "How often a task is tried before it counts as failed."),
     key("channels.<name>.retry_secs", Integer(1, 86_400), Default("30"), "The delay before a second try where the channel names none; it doubles with each further one."),
     key("channels.<name>.retry_secs_max", Integer(1, 7 * 86_400), Default("3600"), "The longest delay between two tries."),
-    key("channels.<name>.with", With, Default("{}"), "The plugin's own keys: `reunion plugins show channel file` lists them."),
+    key("channels.<name>.with", With, Default("{}"), "The plugin's own keys: `reunion plugins show file` lists them."),
 
     key("pipelines", Map(NameRule::Component), Default("{}"), "What runs together, and when."),
     key("pipelines.<name>", Table, Optional, "One pipeline."),
@@ -243,9 +246,9 @@ pub fn children(table: &str) -> impl Iterator<Item = &'static Key> {
 impl Kind {
     /// What it takes, in words that follow "expected".
     pub fn expected(&self) -> String {
-        let one_of = |words: &[&str]| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         match self {
             Table | Map(_) | With => "a table".to_owned(),
+            Choice => "a table with one key".to_owned(),
             TableOrText(_) => "text or a table".to_owned(),
             Text => "text".to_owned(),
             Texts => "a list of texts".to_owned(),
@@ -254,8 +257,8 @@ impl Kind {
             Integer(min, max) => format!("a whole number from {min} to {max}"),
             Number(min, max) => format!("a number from {min} to {max}"),
             Boolean => "true or false".to_owned(),
-            Word(words) => format!("one of {}", one_of(words)),
-            Words(words) => format!("a list of {}", one_of(words)),
+            Word(words) => one_of(words),
+            Words(words) => format!("a list with some of {}", quoted(words)),
             Zone => "the name of a timezone, such as \"Asia/Shanghai\"".to_owned(),
             Cron => "five fields of cron, such as \"0 6 * * *\"".to_owned(),
             Sweep => "five fields of cron, such as \"0 3 * * *\", or \"never\"".to_owned(),
@@ -263,6 +266,25 @@ impl Kind {
             Ledger => "\"sqlite\" or a PostgreSQL URL".to_owned(),
         }
     }
+
+    /// The same of an item of a list; of another kind what it takes itself.
+    pub fn expected_item(&self) -> String {
+        match self {
+            Texts => Text.expected(),
+            Paths => Path.expected(),
+            Words(words) => one_of(words),
+            _ => self.expected(),
+        }
+    }
+}
+
+/// A choice of words, as it follows "expected".
+pub fn one_of(words: &[&str]) -> String {
+    format!("one of {}", quoted(words))
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

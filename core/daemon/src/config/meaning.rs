@@ -5,7 +5,7 @@ use reunion_model::plugin::ReadMode;
 use reunion_model::schema::{self, ColumnType};
 use reunion_model::{Consent, Purpose, record};
 
-use super::columns::{fixed_type, misfit, taken};
+use super::columns::{fixed_type, misfit, taken, with_article};
 use super::diagnostics::{Diagnostic, Diagnostics, did_you_mean, nearest};
 use super::{Column, Config, Sweep};
 use crate::config::document::Value;
@@ -117,7 +117,7 @@ impl Check<'_> {
             && fixed != declared
         {
             let help = "remove `type`, or keep the column under another name";
-            self.error(&inner("type"), format!("`{to}` is always {fixed}, not {declared}"), help);
+            self.error(&inner("type"), format!("`{to}` is always {}, not {}", with_article(fixed), with_article(declared)), help);
         }
         let kind = fixed.or(column.kind).unwrap_or(ColumnType::Text);
         if fixed.is_none() && column.kind.is_none() {
@@ -141,12 +141,14 @@ impl Check<'_> {
         for (name, wrong, wanted) in misplaced {
             if wrong {
                 let help = if fixed_type(to).is_some() { format!("remove `{name}`") } else { "declare its `type`".to_owned() };
-                self.error(&inner(name), format!("`{name}` is for {wanted}, and `{to}` is {kind}"), help);
+                self.error(&inner(name), format!("`{name}` is for {wanted}, and `{to}` is {}", with_article(kind)), help);
             }
         }
         if let Some(format) = column.format.as_ref().filter(|_| is_time) {
             let epoch = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
             if let Err(error) = jiff::fmt::strtime::format(format, &epoch) {
+                let error = error.to_string();
+                let error = error.rsplit(": ").next().unwrap_or(&error);
                 let help = "for example \"%Y/%m/%d %H:%M:%S\"";
                 self.error(&inner("format"), format!("the format cannot be used: {error}"), help);
             }
@@ -179,7 +181,8 @@ impl Check<'_> {
                 match declared.iter().find(|(name, ..)| name == to) {
                     Some((_, first, other)) if *other != kind => {
                         let place = self.config.document.locate(&["sources", first, "columns", to, "type"]);
-                        let message = format!("`{to}` is {other} in the source `{first}` and {kind} in `{source}`");
+                        let message =
+                            format!("`{to}` is {} in the source `{first}` and {} in `{source}`", with_article(*other), with_article(kind));
                         let finding = self.at(&["sources", source, "columns", to, "type"], message).related(place, "declared first here");
                         self.findings.push(finding.help("a column has one type in all sources"));
                     }
@@ -228,7 +231,7 @@ impl Check<'_> {
                 None if key == record::RECORD_ID => "tells the rows of one source apart, not people".to_owned(),
                 None if self.config.is_tag_column(key) => "is a tag".to_owned(),
                 None => match kind.or_else(|| self.declared_type(key)) {
-                    Some(kind) if !matches!(kind, ColumnType::Text | ColumnType::Integer) => format!("is {kind}"),
+                    Some(kind) if !matches!(kind, ColumnType::Text | ColumnType::Integer) => format!("is {}", with_article(kind)),
                     _ => continue,
                 },
             };

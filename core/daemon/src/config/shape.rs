@@ -68,6 +68,14 @@ impl Shape<'_> {
         let place = entry.node.at;
         match (key.kind, &mut entry.node.value) {
             (Kind::Table | Kind::TableOrText(_), Value::Table(table)) => self.table(key.path, path, table, entry.key),
+            (Kind::Choice, Value::Table(table)) => {
+                self.table(key.path, path, table, entry.key);
+                if table.len() != 1 {
+                    let names: Vec<_> = keys::children(key.path).map(Key::name).collect();
+                    let finding = Diagnostic::error(entry.key, format!("`{path}` has {} keys", table.len()));
+                    self.findings.push(finding.label(format!("expected one of {}", names.join(", "))));
+                }
+            }
             (Kind::TableOrText(_), Value::Text(text)) if text.is_empty() => self.empty(key, path, place),
             (Kind::TableOrText(name), value @ Value::Text(_)) => {
                 let text = std::mem::replace(value, Value::Table(Table::new()));
@@ -88,7 +96,7 @@ impl Shape<'_> {
                 self.value(key, path, entry);
             }
             (Kind::Paths | Kind::Texts | Kind::Words(_), Value::Array(items)) => self.list(key, path, items),
-            (Kind::Word(words), Value::Text(text)) => self.word(key, path, words, text, place),
+            (Kind::Word(words), Value::Text(text)) => self.word(path, words, text, place),
             (Kind::Integer(min, max), Value::Integer(value)) => {
                 if !(min..=max).contains(value) {
                     self.refuse(key, place, format!("`{path}` is {value}"));
@@ -134,11 +142,12 @@ impl Shape<'_> {
         for (at, item) in items.iter_mut().enumerate() {
             let path = format!("{path}[{at}]");
             let Value::Text(text) = &mut item.value else {
-                self.refuse(key, item.at, format!("`{path}` is {}", item.value.kind()));
+                let message = format!("`{path}` is {}", item.value.kind());
+                self.findings.push(Diagnostic::error(item.at, message).label(format!("expected {}", key.kind.expected_item())));
                 continue;
             };
             match key.kind {
-                Kind::Words(words) => self.word(key, &path, words, text, item.at),
+                Kind::Words(words) => self.word(&path, words, text, item.at),
                 Kind::Paths => self.path(key, &path, text, item.at),
                 _ if text.trim().is_empty() => self.empty(key, &path, item.at),
                 _ => {}
@@ -158,9 +167,10 @@ impl Shape<'_> {
         }
     }
 
-    fn word(&mut self, key: &'static Key, path: &str, words: &[&str], text: &str, place: Place) {
+    fn word(&mut self, path: &str, words: &[&str], text: &str, place: Place) {
         if !words.contains(&text) {
-            let finding = refusal(key, place, format!("`{path}` is \"{text}\""));
+            let expected = format!("expected {}", keys::one_of(words));
+            let finding = Diagnostic::error(place, format!("`{path}` is \"{text}\"")).label(expected);
             let near = nearest(text, words.iter().copied());
             self.findings.push(if let Some(near) = near { finding.help(format!("did you mean \"{near}\"?")) } else { finding });
         }
@@ -175,7 +185,8 @@ impl Shape<'_> {
     }
 
     fn empty(&mut self, key: &'static Key, path: &str, place: Place) {
-        self.refuse(key, place, format!("`{path}` is empty"));
+        let expected = format!("expected {}", key.kind.expected_item());
+        self.findings.push(Diagnostic::error(place, format!("`{path}` is empty")).label(expected));
     }
 
     fn refuse(&mut self, key: &'static Key, place: Place, message: String) {
@@ -184,16 +195,21 @@ impl Shape<'_> {
 }
 
 fn refusal(key: &'static Key, place: Place, message: String) -> Diagnostic {
-    Diagnostic::error(place, message).label(format!("expected {}", key.kind.expected()))
+    let finding = Diagnostic::error(place, message).label(format!("expected {}", key.kind.expected()));
+    // Someone may have written the key itself there, or a password.
+    if matches!(key.kind, Kind::Choice | Kind::Ledger) { finding.secret() } else { finding }
 }
 
 fn missing(key: &'static Key, path: &str, place: Place) -> Diagnostic {
     let what = match key.kind {
-        Kind::Table | Kind::Map(_) => format!("the table [{}] is missing", join(path, key.name())),
+        Kind::Table if path.is_empty() => format!("the table [{}] is missing", join(path, key.name())),
+        _ if path.is_empty() => format!("`{}` is missing", key.name()),
         _ => format!("`{}` is missing in [{path}]", key.name()),
     };
-    let doc = key.doc.split_once(". ").map_or(key.doc, |(first, _)| first);
-    Diagnostic::error(place, what).help(format!("add `{}`: {}", key.name(), doc.trim_end_matches('.')))
+    let doc = key.doc.split_once(". ").map_or(key.doc, |(first, _)| first).trim_end_matches('.');
+    let mut rest = doc.chars();
+    let first: String = rest.next().into_iter().flat_map(char::to_lowercase).collect();
+    Diagnostic::error(place, what).help(format!("add `{}`: {first}{}", key.name(), rest.as_str()))
 }
 
 /// What a name should be, where it is not.

@@ -43,7 +43,7 @@ impl FromStr for Zone {
 
 /// Times to start at, as five fields of cron in the config's timezone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Schedule(Cron);
+pub struct Schedule(Box<Cron>);
 
 impl Schedule {
     /// The pattern, which finds the next time from a zoned time of jiff.
@@ -56,8 +56,15 @@ impl FromStr for Schedule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let fields = text.split_whitespace().count();
+        if fields != 5 {
+            return Err(format!("it has {fields} {}", if fields == 1 { "field" } else { "fields" }));
+        }
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
-        parser.parse(text).map(Self).map_err(|error| error.to_string())
+        parser.parse(text).map(|cron| Self(Box::new(cron))).map_err(|error| {
+            let error = error.to_string();
+            error.rsplit(": ").next().unwrap_or(&error).trim_end_matches('.').to_lowercase()
+        })
     }
 }
 
