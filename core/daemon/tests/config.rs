@@ -71,6 +71,28 @@ fn good_configs_load() {
     }
 }
 
+/// The sample of the repository, alone and with each of its campaigns in `conf.d`.
+#[test]
+fn the_samples_load() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("reunion.toml");
+    fs::copy(samples.join("reunion.toml"), &path).expect("the sample");
+    fs::create_dir(folder.path().join("conf.d")).expect("conf.d");
+    let campaigns = fs::read_dir(samples.join("campaigns")).expect("campaigns").map(|item| item.expect("a campaign").path());
+    let mut expected = 0;
+    for campaign in std::iter::once(None).chain(campaigns.map(Some)) {
+        if let Some(campaign) = campaign {
+            fs::copy(&campaign, folder.path().join("conf.d").join(campaign.file_name().expect("a name"))).expect("a campaign");
+            expected += 1;
+        }
+        let config = Config::load(&path).unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(config.warnings().is_empty(), "{}", config.warnings());
+        assert_eq!(config.campaigns.len(), expected);
+        assert!(config.campaigns.values().all(|campaign| !campaign.enabled), "a sample contacts nobody by itself");
+    }
+}
+
 #[test]
 fn a_config_that_is_not_there_is_named() {
     let findings = Config::load(&folder().join("nowhere.toml")).expect_err("no file");
