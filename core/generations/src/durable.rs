@@ -34,6 +34,7 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::QuotaExceeded => ": the quota is used up; raise it or free some space and run again",
         io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only; mount it for writing or choose another [state] dir",
         io::ErrorKind::PermissionDenied => ": give the folder to the user that runs reunion, or choose another [state] dir",
+        io::ErrorKind::AlreadyExists => ": a file has that name; choose another [state] dir",
         io::ErrorKind::NotADirectory => ": a part of the path is a file; choose another [state] dir",
         _ => "",
     }

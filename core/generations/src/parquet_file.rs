@@ -76,8 +76,7 @@ impl FileWriter {
     }
 
     /// Ends the file, syncs it and gives it its name. The folder is the caller's to sync.
-    pub(crate) fn finish(mut self) -> Result<FileEntry, GenerationError> {
-        self.arrow.finish().map_err(GenerationError::writing(&self.path))?;
+    pub(crate) fn finish(self) -> Result<FileEntry, GenerationError> {
         let file = self.arrow.into_inner().map_err(GenerationError::writing(&self.path))?;
         debug_assert_eq!(file.path(), self.path);
         let (bytes, sha256) = file.commit()?;

@@ -76,7 +76,7 @@ impl<'a> GenerationWriter<'a> {
     /// # Errors
     /// Where the key column is missing, the batches' types differ, or the disk refuses.
     pub fn delta(&self, table: &str, key: &str, batches: impl IntoIterator<Item = RecordBatch>) -> Result<(), GenerationError> {
-        let file = self.write(table, Some(key), batches)?;
+        let file = self.write(table, Some(key), batches.into_iter().map(Ok))?;
         let mut draft = self.draft();
         let known = draft.tables.entry(table.to_owned()).or_default();
         if known.key.as_deref().is_some_and(|known| known != key) {
@@ -93,7 +93,7 @@ impl<'a> GenerationWriter<'a> {
     /// # Errors
     /// As [`GenerationWriter::delta`].
     pub fn replace(&self, table: &str, key: Option<&str>, batches: impl IntoIterator<Item = RecordBatch>) -> Result<(), GenerationError> {
-        let file = self.write(table, key, batches)?;
+        let file = self.write(table, key, batches.into_iter().map(Ok))?;
         let files = file.map(|file| data_file(file, FileKind::Rows)).into_iter().collect();
         self.draft().tables.insert(table.to_owned(), Table { key: key.map(str::to_owned), files });
         Ok(())
@@ -107,7 +107,7 @@ impl<'a> GenerationWriter<'a> {
     pub fn remove(&self, table: &str, keys: impl ExactSizeIterator<Item = [u8; 16]>) -> Result<(), GenerationError> {
         let known = self.draft().tables.get(table).filter(|table| !table.files.is_empty()).and_then(|table| table.key.clone());
         let Some(key) = known.filter(|_| keys.len() > 0) else { return Ok(()) };
-        let file = self.write(table, Some(&key), [key_batch(&key, keys)])?;
+        let file = self.write(table, Some(&key), std::iter::once(Ok(key_batch(&key, keys))))?;
         let mut draft = self.draft();
         let files = &mut draft.tables.entry(table.to_owned()).or_default().files;
         files.extend(file.map(|file| data_file(file, FileKind::Removals)));
@@ -124,7 +124,7 @@ impl<'a> GenerationWriter<'a> {
             self.check_size(file)?;
         }
         let table = format!("records/{}", segment.source);
-        let dropped_file = if dropped.is_empty() { None } else { self.write(&table, None, [row_batch(dropped)])? };
+        let dropped_file = if dropped.is_empty() { None } else { self.write(&table, None, std::iter::once(Ok(row_batch(dropped))))? };
         let mut draft = self.draft();
         let records = draft.tables.entry(table).or_default();
         records.key = Some(RECORD_KEY.to_owned());
@@ -162,10 +162,11 @@ impl<'a> GenerationWriter<'a> {
         &self,
         table: &str,
         key: Option<&str>,
-        batches: impl IntoIterator<Item = RecordBatch>,
+        batches: impl Iterator<Item = Result<RecordBatch, GenerationError>>,
     ) -> Result<Option<FileEntry>, GenerationError> {
         let mut writer: Option<FileWriter> = None;
         for batch in batches {
+            let batch = batch?;
             if batch.num_rows() == 0 {
                 continue;
             }
@@ -216,7 +217,8 @@ impl<'a> GenerationWriter<'a> {
 
     /// Rewrites files in which too much is dead, and counts what is dead in the others.
     ///
-    /// - Over a quarter of the table's rows dead or removals, or more than [`FILES_MAX`] files: all of
+    /// - Files in which nothing lives are left out.
+    /// - Over a quarter of the other rows dead or removals, or more than [`FILES_MAX`] files: all of
     ///   it becomes one file.
     /// - Else files of which over half is dead become one.
     ///
@@ -231,17 +233,13 @@ impl<'a> GenerationWriter<'a> {
         for (data, dead) in table.files.iter_mut().zip(open.dead_rows()) {
             data.dead_rows = dead;
         }
-        let count = |of: fn(&DataFile) -> u64| table.files.iter().map(of).sum::<u64>();
-        let garbage = count(|data| if data.kind == FileKind::Removals { data.file.rows } else { data.dead_rows });
-        let all = many || garbage * 4 > count(|data| data.file.rows);
-        let victim = |data: &DataFile| match data.kind {
-            FileKind::Rows => all || data.dead_rows * 2 > data.file.rows,
-            FileKind::Removals => all,
-        };
-        let victims: Vec<bool> = table.files.iter().map(victim).collect();
-        if !victims.contains(&true) {
-            return Ok(table);
-        }
+        let needed = needed_files(&table.files);
+        let files = || table.files.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(data, _)| data);
+        let garbage: u64 = files().map(|data| if data.kind == FileKind::Removals { data.file.rows } else { data.dead_rows }).sum();
+        let all = files().count() > FILES_MAX || garbage * 4 > files().map(|data| data.file.rows).sum();
+        let victim =
+            |(data, needed): (&DataFile, &bool)| *needed && (all || (data.kind == FileKind::Rows && data.dead_rows * 2 > data.file.rows));
+        let victims: Vec<bool> = table.files.iter().zip(&needed).map(victim).collect();
         let live = match Batches::new(name, open.inputs(|at| victims[at]), None) {
             Ok(live) => live,
             Err(error @ GenerationError::SchemaConflict { .. }) => {
@@ -250,10 +248,9 @@ impl<'a> GenerationWriter<'a> {
             }
             Err(error) => return Err(error),
         };
-        let file = self.rewrite(name, table.key.as_deref(), live)?;
-        let mut left = table.files.into_iter().zip(victims).filter(|(_, victim)| !victim).map(|(data, _)| data).peekable();
-        // Removals before which nothing is left have nothing to end.
-        while left.next_if(|data| data.kind == FileKind::Removals).is_some() {}
+        let file = self.write(name, table.key.as_deref(), live.map(|part| part.map(|part| part.batch)))?;
+        let stays = needed.iter().zip(victims).map(|(needed, victim)| *needed && !victim);
+        let left = table.files.into_iter().zip(stays).filter(|(_, stays)| *stays).map(|(data, _)| data);
         let files = left.chain(file.map(|file| data_file(file, FileKind::Rows))).collect();
         Ok(Table { key: table.key, files })
     }
@@ -261,19 +258,21 @@ impl<'a> GenerationWriter<'a> {
     fn untouched(&self, name: &str, table: &Table) -> bool {
         self.base.and_then(|base| base.manifest().tables.get(name)) == Some(table)
     }
+}
 
-    fn rewrite(&self, table: &str, key: Option<&str>, live: Batches) -> Result<Option<FileEntry>, GenerationError> {
-        let mut writer: Option<FileWriter> = None;
-        for part in live {
-            let batch = part?.batch;
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                none => none.insert(self.file(table, key, &batch)?),
-            };
-            writer.write(&batch)?;
-        }
-        writer.map(FileWriter::finish).transpose()
-    }
+/// Which files of a table are still needed: those in which something lives, and removals that have such
+/// files before them.
+fn needed_files(files: &[DataFile]) -> Vec<bool> {
+    let mut lives = false;
+    let needed = |data: &DataFile| {
+        let needed = match data.kind {
+            FileKind::Rows => data.dead_rows < data.file.rows,
+            FileKind::Removals => lives,
+        };
+        lives |= needed;
+        needed
+    };
+    files.iter().map(needed).collect()
 }
 
 fn data_file(file: FileEntry, kind: FileKind) -> DataFile {
