@@ -1,0 +1,402 @@
+//! Reads files one after the other, and says from time to time how to go on after an interruption.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use reunion_sdk::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use reunion_sdk::{Call, ErrorClass, Item, PluginError, ReadMode, ReadRequest};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::config::Config;
+use crate::listing::{self, Entry, FILES_MAX, Stat, read_error};
+use crate::text::layout::{self, Layout};
+use crate::text::reader::{Chunk, FileReader, Table};
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Bytes that are read at once.
+    pub chunk_bytes: usize,
+    /// A resume state follows after so many rows …
+    pub state_rows: usize,
+    /// … or bytes.
+    pub state_bytes: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { chunk_bytes: 1 << 20, state_rows: 64 << 10, state_bytes: 4 << 20 }
+    }
+}
+
+/// Bytes at the beginning of a file that tell it from another of the same name, size and time.
+const HEAD_BYTES: u64 = 4 << 10;
+const HASH_BYTES: usize = 1 << 20;
+const STATE_VERSION: u32 = 1;
+
+/// The resume state.
+///
+/// A pull reads the files that are not in `done`, in the order of their paths. `at` says how far it
+/// came; `read` has its files once all of them were read, and belongs to `done` from the next pull on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    version: u32,
+    /// Incremental: fingerprints of the files that earlier pulls have read, those that were seen
+    /// last at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    done: Vec<String>,
+    /// Incremental: fingerprints of the files of this pull.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    read: Vec<String>,
+    at: At,
+}
+
+/// How far a pull came.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct At {
+    /// So many files were read whole.
+    files: usize,
+    /// The byte of the next file at which its next row starts; 0 where it was not begun.
+    offset: u64,
+    /// The line at which that row starts.
+    line: u64,
+    /// A hash of all that was read: the config, and of each file its name, size, time and bytes.
+    digest: String,
+}
+
+/// A running read: a stream of items.
+pub struct Pull {
+    call: Call,
+    config: Arc<Config>,
+    pace: Pace,
+    mode: ReadMode,
+    done: Vec<String>,
+    entries: Vec<Entry>,
+    columns: Vec<String>,
+    schema: SchemaRef,
+    digest: Xxh3,
+    /// The file that is read, or comes next.
+    index: usize,
+    reader: Option<FileReader>,
+    /// Where in that file to go on, once.
+    resume: Option<(u64, u64)>,
+    rows_since_state: usize,
+    bytes_since_state: usize,
+    queue: VecDeque<Item>,
+    is_over: bool,
+}
+
+impl Pull {
+    /// Waits until the files are still, and begins, or goes on where `state` says if what was read
+    /// before is still the same.
+    ///
+    /// # Errors
+    /// Those of listing the files and of looking at the first.
+    pub fn begin(call: Call, config: Arc<Config>, pace: Pace, request: ReadRequest, state: Option<Value>) -> Result<Self, PluginError> {
+        let state = state.and_then(read_state);
+        let all = listing::list_when_still(&call, &config)?;
+        let columns = columns(&call, &all, &config)?;
+        let is_incremental = request.mode == ReadMode::Incremental;
+        let earlier = state.as_ref().filter(|_| is_incremental).map(|state| {
+            let read = if request.resume { &[][..] } else { &state.read };
+            state.done.iter().chain(read).cloned().collect::<Vec<_>>()
+        });
+        let (done, entries) = match earlier {
+            Some(done) => without_done(&call, done, all)?,
+            None => (Vec::new(), all),
+        };
+        let at = state.filter(|_| request.resume).map(|state| state.at);
+        let verified = at.as_ref().map(|at| verify(&call, &config, request.mode, &entries, at)).transpose()?.flatten();
+        let mut pull = Self {
+            schema: schema(&columns),
+            columns,
+            digest: start_digest(&config, request.mode),
+            mode: request.mode,
+            call,
+            config,
+            pace,
+            done,
+            entries,
+            index: 0,
+            reader: None,
+            resume: None,
+            rows_since_state: 0,
+            bytes_since_state: 0,
+            queue: VecDeque::from([Item::Begin { resumed: verified.is_some() }]),
+            is_over: false,
+        };
+        if let (Some(digest), Some(at)) = (verified, at) {
+            pull.digest = digest;
+            pull.index = at.files;
+            pull.resume = (at.offset > 0).then_some((at.offset, at.line));
+        }
+        Ok(pull)
+    }
+
+    /// Puts at least one item into the queue.
+    fn advance(&mut self) -> Result<(), PluginError> {
+        while self.queue.is_empty() {
+            self.call.check()?;
+            match self.reader.take() {
+                Some(reader) => self.read_on(reader)?,
+                None if self.index < self.entries.len() => self.open()?,
+                None => self.finish()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), PluginError> {
+        let entry = &self.entries[self.index];
+        let failed = |error| read_error(&entry.name, &error);
+        let mut file = File::open(&entry.path).map_err(failed)?;
+        refuse_changed(entry, &file)?;
+        let Some(layout) = layout::find(&self.call, &mut file, entry, &self.config)? else {
+            digest_entry(&mut self.digest, entry);
+            digest_bytes(&self.call, &mut self.digest, &mut file, entry, entry.stat.size)?;
+            return self.end_file();
+        };
+        let (places, extra) = map_columns(&self.columns, &layout, entry)?;
+        if !extra.is_empty() {
+            tracing::warn!(file = entry.name, columns = extra.join(", "), "columns that the first file lacks are not read");
+        }
+        let from = self.resume.take();
+        if from.is_none() {
+            digest_entry(&mut self.digest, entry);
+            digest_bytes(&self.call, &mut self.digest, &mut file, entry, layout.offset)?;
+        }
+        let from = from.unwrap_or((layout.offset, layout.line));
+        tracing::debug!(file = entry.name, encoding = layout.encoding.name(), line = from.1, "reading");
+        let table = Table { layout, schema: Arc::clone(&self.schema), places };
+        let reader =
+            FileReader::new(file, entry.name.clone(), Arc::clone(&self.config), table, from, self.pace.chunk_bytes).map_err(failed)?;
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    fn read_on(&mut self, mut reader: FileReader) -> Result<(), PluginError> {
+        let entry = &self.entries[self.index];
+        let Some(chunk) = reader.next_chunk(&mut self.digest).map_err(|error| read_error(&entry.name, &error))? else {
+            refuse_changed(entry, reader.file())?;
+            return self.end_file();
+        };
+        let Chunk { batches, rejected, rows, bytes } = chunk;
+        self.queue.extend(batches.into_iter().map(Item::Batch).chain(rejected.into_iter().map(Item::Rejected)));
+        self.rows_since_state += rows;
+        self.bytes_since_state += bytes;
+        let is_due = self.rows_since_state >= self.pace.state_rows || self.bytes_since_state >= self.pace.state_bytes;
+        if let Some((offset, line)) = reader.place().filter(|_| is_due) {
+            self.push_state(offset, line, Vec::new())?;
+        }
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    fn end_file(&mut self) -> Result<(), PluginError> {
+        self.index += 1;
+        if self.index < self.entries.len() {
+            self.push_state(0, 0, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), PluginError> {
+        let mtimes = self.entries.iter().map(|entry| entry.stat.mtime_us);
+        let (read, as_of_us) = match self.mode {
+            ReadMode::Snapshot => (Vec::new(), mtimes.min()),
+            ReadMode::Incremental => {
+                let newest = mtimes.max();
+                let read = self.entries.iter().map(|entry| fingerprint(&self.call, entry)).collect::<Result<_, _>>()?;
+                (read, newest)
+            }
+        };
+        self.push_state(0, 0, read)?;
+        self.queue.push_back(Item::End { as_of_us });
+        self.is_over = true;
+        Ok(())
+    }
+
+    fn push_state(&mut self, offset: u64, line: u64, read: Vec<String>) -> Result<(), PluginError> {
+        let at = At { files: self.index, offset, line, digest: hex(self.digest.digest128()) };
+        let state = State { version: STATE_VERSION, done: self.done.clone(), read, at };
+        let state = serde_json::to_value(state).map_err(|error| PluginError::new(ErrorClass::Internal, error.to_string()))?;
+        self.queue.push_back(Item::State(state));
+        self.rows_since_state = 0;
+        self.bytes_since_state = 0;
+        Ok(())
+    }
+}
+
+impl Iterator for Pull {
+    type Item = Result<Item, PluginError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.queue.is_empty() {
+            if self.is_over {
+                return None;
+            }
+            if let Err(error) = self.advance() {
+                self.is_over = true;
+                self.queue.clear();
+                return Some(Err(error));
+            }
+        }
+        self.queue.pop_front().map(Ok)
+    }
+}
+
+/// The columns of a source: those of its first file that has any.
+///
+/// # Errors
+/// Where that file cannot be read.
+pub fn columns(call: &Call, entries: &[Entry], config: &Config) -> Result<Vec<String>, PluginError> {
+    for entry in entries {
+        if let Some(layout) = look_at(call, entry, config)? {
+            return Ok(layout.names);
+        }
+    }
+    Ok(config.columns.clone())
+}
+
+/// The columns as Arrow has them: text, and any value may be missing.
+pub fn schema(columns: &[String]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()))
+}
+
+/// The columns that this file has beside those of the source.
+///
+/// # Errors
+/// Where it cannot be read, or lacks one of the source's columns.
+pub fn extra_columns(call: &Call, entry: &Entry, config: &Config, columns: &[String]) -> Result<Vec<String>, PluginError> {
+    look_at(call, entry, config)?.map_or(Ok(Vec::new()), |layout| Ok(map_columns(columns, &layout, entry)?.1))
+}
+
+fn look_at(call: &Call, entry: &Entry, config: &Config) -> Result<Option<Layout>, PluginError> {
+    call.check()?;
+    let mut file = File::open(&entry.path).map_err(|error| read_error(&entry.name, &error))?;
+    layout::find(call, &mut file, entry, config)
+}
+
+/// Where in this file's rows the source's columns stand, and the names of the others.
+fn map_columns(columns: &[String], layout: &Layout, entry: &Entry) -> Result<(Vec<usize>, Vec<String>), PluginError> {
+    let place = |name: &String| {
+        layout.names.iter().position(|other| other == name).ok_or_else(|| {
+            let message = format!("{} has no column {name:?}, which the first file has", entry.name);
+            PluginError::new(ErrorClass::InvalidData, message).hint("give all files of `path` the same columns, in any order")
+        })
+    };
+    let places = columns.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    let extra = layout.names.iter().filter(|name| !columns.contains(name)).cloned().collect();
+    Ok((places, extra))
+}
+
+fn read_state(value: Value) -> Option<State> {
+    match serde_json::from_value::<State>(value) {
+        Ok(state) if state.version == STATE_VERSION => Some(state),
+        _ => {
+            tracing::warn!("the resume state is of another version of this plugin: every file is read anew");
+            None
+        }
+    }
+}
+
+/// Takes the files that earlier pulls have read out of the list. What is remembered of files that are
+/// gone is forgotten, the oldest first, where it would be too much.
+fn without_done(call: &Call, done: Vec<String>, all: Vec<Entry>) -> Result<(Vec<String>, Vec<Entry>), PluginError> {
+    let known: HashSet<&String> = done.iter().collect();
+    let (mut seen, mut entries) = (Vec::new(), Vec::new());
+    for entry in all {
+        let fingerprint = fingerprint(call, &entry)?;
+        if known.contains(&fingerprint) {
+            seen.push(fingerprint);
+        } else {
+            entries.push(entry);
+        }
+    }
+    let here: HashSet<&String> = seen.iter().collect();
+    let mut kept: Vec<String> = done.iter().filter(|fingerprint| !here.contains(fingerprint)).cloned().collect();
+    let room = FILES_MAX.saturating_sub(seen.len() + entries.len());
+    kept.drain(..kept.len().saturating_sub(room));
+    kept.extend(seen);
+    Ok((kept, entries))
+}
+
+/// The digest of what a pull read before it stood at `at`; `None` where it would read something else now.
+fn verify(call: &Call, config: &Config, mode: ReadMode, entries: &[Entry], at: &At) -> Result<Option<Xxh3>, PluginError> {
+    let mut digest = start_digest(config, mode);
+    let whole = entries.iter().take(at.files).map(|entry| (entry, entry.stat.size));
+    let part = entries.get(at.files).filter(|_| at.offset > 0).map(|entry| (entry, at.offset));
+    if at.files > entries.len() || (at.offset > 0 && part.is_none_or(|(entry, offset)| offset > entry.stat.size)) {
+        return Ok(None);
+    }
+    for (entry, bytes) in whole.chain(part) {
+        digest_entry(&mut digest, entry);
+        let mut file = File::open(&entry.path).map_err(|error| read_error(&entry.name, &error))?;
+        digest_bytes(call, &mut digest, &mut file, entry, bytes)?;
+    }
+    Ok((hex(digest.digest128()) == at.digest).then_some(digest))
+}
+
+/// Every pull's digest starts with what decides how bytes become rows.
+fn start_digest(config: &Config, mode: ReadMode) -> Xxh3 {
+    let mut digest = Xxh3::new();
+    digest.update(&serde_json::to_vec(&(STATE_VERSION, mode, config)).expect("a config has text keys only"));
+    digest
+}
+
+fn digest_entry(digest: &mut Xxh3, entry: &Entry) {
+    digest.update(&(entry.name.len() as u64).to_le_bytes());
+    digest.update(entry.name.as_bytes());
+    digest.update(&entry.stat.size.to_le_bytes());
+    digest.update(&entry.stat.mtime_us.to_le_bytes());
+}
+
+/// Adds the first `bytes` of a file; fewer where it has fewer.
+fn digest_bytes(call: &Call, digest: &mut Xxh3, file: &mut File, entry: &Entry, bytes: u64) -> Result<(), PluginError> {
+    let failed = |error| read_error(&entry.name, &error);
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let mut buffer = Vec::new();
+    let mut left = bytes;
+    while left > 0 {
+        call.check()?;
+        buffer.clear();
+        let read = file.take(left.min(HASH_BYTES as u64)).read_to_end(&mut buffer).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        digest.update(&buffer);
+        left -= read as u64;
+    }
+    Ok(())
+}
+
+/// Tells this content of this file from any other: name, size, time, and the first bytes.
+fn fingerprint(call: &Call, entry: &Entry) -> Result<String, PluginError> {
+    let mut digest = Xxh3::new();
+    digest_entry(&mut digest, entry);
+    let mut file = File::open(&entry.path).map_err(|error| read_error(&entry.name, &error))?;
+    digest_bytes(call, &mut digest, &mut file, entry, HEAD_BYTES)?;
+    Ok(hex(digest.digest128()))
+}
+
+/// # Errors
+/// Unavailable where the file is no more what it was when it was listed.
+fn refuse_changed(entry: &Entry, file: &File) -> Result<(), PluginError> {
+    let metadata = file.metadata().map_err(|error| read_error(&entry.name, &error))?;
+    if Stat::of(&metadata).is_same_content(&entry.stat) {
+        return Ok(());
+    }
+    let message = format!("{} changed while it was being read", entry.name);
+    Err(PluginError::new(ErrorClass::Unavailable, message)
+        .hint("it is read again at the next run; a greater settle_secs or a done_marker helps"))
+}
+
+fn hex(hash: u128) -> String {
+    format!("{hash:032x}")
+}
