@@ -13,11 +13,18 @@ mod cast;
 mod moment;
 mod rowhash;
 mod segments;
+mod table;
 #[cfg(test)]
 mod testing;
 
+//G pub mod golden;
+pub mod identity;
 pub mod normalise;
 pub mod phone;
+pub mod pull;
 
+pub use identity::{Identified, IdentityConfig, Members, PreviousMembers, SharedPhonePolicy, assignment_schema, identify, index_columns};
 pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Unit};
 pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
+pub use pull::{Chunk, Deletions, Known, Pull, PullInput, Resolved, SourceCounts, Split};
+pub use table::StateError;

@@ -1,0 +1,647 @@
+//! Identity: which records are one member, and the member's id.
+//!
+//! A usable record has a phone and no reason to be set aside. A phone on more than `cards_max` of
+//! them is a cashier's or the store's, and all its records go to quarantine. Among the others, equal
+//! values of the configured keys join records (union-find), and each set of joined records is a
+//! member.
+//!
+//! A member keeps its id while its records change. Of several members that are joined, the one
+//! founded first keeps its id and the others are forwarded to it. Of a member that is split, the part
+//! with most of its records keeps the id. A new member's id is a keyed hash of its founding record
+//! (the smallest by created_at, source and record id) and an epoch, which is 0 unless that id
+//! belongs to someone whom the record has left.
+//!
+//! A run decides all records anew: that costs a few hash operations a record, and makes the result
+//! independent of the history but for the ids.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, StringBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use reunion_keys::Lookup;
+use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
+use reunion_model::{MemberId, Reason, RecordKey};
+
+use crate::pull::{Resolved, SourceCounts};
+use crate::table::{
+    KeyTable, NONE, StateError, byte_of, byte_reason, moments_of, numbers_of, on_all_cores, sixteen, sixteens, sixteens_of,
+};
+
+const MEMBERS: &str = "members";
+/// Ids derived by one thread at the least, since a thread costs as much as a few hundred.
+const IDS_PER_THREAD_MIN: usize = 4096;
+
+/// `[identity]`, as far as it decides who is who.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// Columns whose equal values join records: `phone`, `unionid` and the like.
+    pub keys: Vec<String>,
+    /// Records on one phone from which on it is nobody's: more than this.
+    pub cards_max: u32,
+    /// What happens on a phone at or below `cards_max` whose records carry different names.
+    pub policy: SharedPhonePolicy,
+}
+
+/// What happens to records with different names on one phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SharedPhonePolicy {
+    /// They are one member.
+    #[default]
+    Merge,
+    /// Each name is a member, and the members share the phone. Records without a name belong to the
+    /// one name there is, or, where there are several, together.
+    Household,
+    /// All of them are set aside.
+    Quarantine,
+}
+
+impl SharedPhonePolicy {
+    /// The policy with this name in configs.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "merge" => Self::Merge,
+            "household" => Self::Household,
+            "quarantine" => Self::Quarantine,
+            _ => return None,
+        })
+    }
+}
+
+/// The columns of records that identity needs; a chunk may lack those that its source does not have.
+pub fn index_columns(config: &IdentityConfig) -> Vec<String> {
+    let mut columns = [RECORD_KEY, CONTENT_HASH, RECORD_ID, REASON, PHONE, "created_at", "updated_at"].map(str::to_owned).to_vec();
+    if config.policy != SharedPhonePolicy::Merge {
+        columns.push("name".to_owned());
+    }
+    columns.extend(config.keys.iter().filter(|key| !columns.contains(key)).cloned().collect::<Vec<_>>());
+    columns
+}
+
+/// The table of assignments: every live record, once, with its member or the reason why it has none.
+pub fn assignment_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new(RECORD_KEY, DataType::FixedSizeBinary(16), false),
+        Field::new("member_id", DataType::FixedSizeBinary(16), true),
+        Field::new(REASON, DataType::Utf8, true),
+    ]))
+}
+
+/// The columns of the table of members that identity needs of the previous generation.
+pub const PREVIOUS_MEMBER_COLUMNS: [&str; 5] = ["member_id", "founding", "founded_at", "epoch", CONTENT_HASH];
+
+/// The members of the previous generation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PreviousMembers<'a> {
+    /// Every live member, once, with at least [`PREVIOUS_MEMBER_COLUMNS`].
+    pub members: &'a [RecordBatch],
+    /// Ids that were forwarded to others, ever.
+    pub forwarded: &'a [MemberId],
+}
+
+/// The members of the new generation and what changed.
+#[derive(Debug)]
+pub struct Identified {
+    /// One for each source, in the order of the sources.
+    pub counts: Vec<SourceCounts>,
+    /// Records that are gone, by source: to be removed from records and assignments.
+    pub tombstones: Vec<Vec<RecordKey>>,
+    /// Rows (chunk, row) that must be written once more at the end of their source, since a version
+    /// that does not count stands behind them.
+    pub restore: Vec<(u32, u32)>,
+    /// Assignments that are new or changed, as [`assignment_schema`] has them.
+    pub assignments: RecordBatch,
+    /// All members.
+    pub members: Members,
+    /// Positions in `members` of those whose records changed in number or content.
+    pub dirty: Vec<u32>,
+    /// Members that are no more: forwarded ones, and those without records.
+    pub removed: Vec<MemberId>,
+    /// Members that were joined to others: from, into.
+    pub merges: Vec<(MemberId, MemberId)>,
+    /// New members made of records that left others: from, new.
+    pub splits: Vec<(MemberId, MemberId)>,
+}
+
+/// Members, one value each in every column.
+#[derive(Debug, Default)]
+pub struct Members {
+    /// Ids.
+    pub ids: Vec<MemberId>,
+    /// The record that the id is made of.
+    pub founding: Vec<RecordKey>,
+    /// Its created_at in microseconds; `None` where it has none.
+    pub founded_at: Vec<Option<i64>>,
+    /// The epoch that the id is made of.
+    pub epoch: Vec<u32>,
+    /// Content hash of the golden columns in the previous generation; `None` for a new member.
+    pub previous_hash: Vec<Option<u128>>,
+    /// Where each member's records begin in `records`; one more than there are members.
+    pub starts: Vec<u32>,
+    /// Records (chunk, row), those of a member together, the most recent first.
+    pub records: Vec<(u32, u32)>,
+    /// Source of each chunk.
+    pub chunk_sources: Vec<u16>,
+}
+
+impl Members {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The records (chunk, row) of the member at this position, the most recent first.
+    pub fn records_of(&self, member: usize) -> &[(u32, u32)] {
+        &self.records[self.starts[member] as usize..self.starts[member + 1] as usize]
+    }
+}
+
+impl Identified {
+    /// For each chunk, the rows that the golden columns of the dirty members need, ascending: what to
+    /// read in full.
+    pub fn rows_needed(&self) -> Vec<Vec<u32>> {
+        let mut needed = vec![Vec::new(); self.members.chunk_sources.len()];
+        for member in &self.dirty {
+            for (chunk, row) in self.members.records_of(*member as usize) {
+                needed[*chunk as usize].push(*row);
+            }
+        }
+        needed.iter_mut().for_each(|rows| rows.sort_unstable());
+        needed
+    }
+}
+
+/// Joins the live records into members. `recompute` makes every member dirty: for a run after the
+/// survivorship rules or the columns changed.
+///
+/// # Errors
+/// Where the previous members are not what they should be.
+pub fn identify(
+    mut resolved: Resolved,
+    config: &IdentityConfig,
+    lookup: &Lookup,
+    previous: PreviousMembers,
+    recompute: bool,
+) -> Result<Identified, StateError> {
+    let keys = KeyColumns::new(&resolved, config, lookup)?;
+    let mut reasons = resolved.reason.clone();
+    let usable = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE && reasons[*record] == 0);
+    let usable = usable.map(|record| record as u32).collect::<Vec<_>>();
+    let sets = join(&resolved, config, &keys, usable, &mut reasons);
+    drop(keys);
+    resolved.count(&reasons);
+    let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, lookup, previous)?;
+    let dirty = dirty(&resolved, &sets, &taken_from, recompute);
+    let assignments = assignments(&resolved, &sets, &members.ids, &reasons)?;
+    let locate = |row: &u32| {
+        let (chunk, row) = resolved.rows.locate(*row);
+        (chunk as u32, row as u32)
+    };
+    members.records = sets.rows.iter().map(locate).collect();
+    members.starts = sets.starts;
+    members.chunk_sources = resolved.input.chunks.iter().map(|chunk| chunk.source).collect();
+    Ok(Identified {
+        restore: resolved.restore.iter().map(locate).collect(),
+        counts: resolved.counts,
+        tombstones: resolved.tombstones,
+        assignments,
+        members,
+        dirty,
+        removed,
+        merges,
+        splits,
+    })
+}
+
+/// The values of keys other than the phone, hashed, and of names where the policy needs them. By
+/// chunk; `None` where the chunk lacks the column.
+struct KeyColumns {
+    joins_by_phone: bool,
+    names: Vec<Option<StringArray>>,
+    others: Vec<Vec<Option<StringArray>>>,
+    lookup: Lookup,
+}
+
+impl KeyColumns {
+    fn new(resolved: &Resolved, config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
+        let column = |name: &str| {
+            let chunks = resolved.input.chunks.iter().map(|chunk| {
+                let array = chunk.batch.column_by_name(name);
+                array.map(|array| Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())).transpose()
+            });
+            chunks.collect::<Result<Vec<_>, StateError>>()
+        };
+        Ok(Self {
+            joins_by_phone: config.keys.iter().any(|key| key == PHONE),
+            names: if config.policy == SharedPhonePolicy::Merge { Vec::new() } else { column("name")? },
+            others: config.keys.iter().filter(|key| *key != PHONE).map(|key| column(key)).collect::<Result<_, _>>()?,
+            lookup: lookup.clone(),
+        })
+    }
+
+    fn hash(&self, column: &[Option<StringArray>], (chunk, row): (usize, usize)) -> Option<u128> {
+        let texts = column[chunk].as_ref()?;
+        texts.is_valid(row).then(|| self.lookup.row_hash(texts.value(row).as_bytes()))
+    }
+}
+
+/// Records by member. The columns have one value for each usable record that is not in quarantine.
+struct Sets {
+    /// Where each set begins; one more than there are sets.
+    starts: Vec<u32>,
+    /// Rows, those of a set together, the most recent first.
+    rows: Vec<u32>,
+    /// The record of each row.
+    records: Vec<u32>,
+    /// The row that founds each set.
+    founding: Vec<u32>,
+}
+
+impl Sets {
+    fn len(&self) -> usize {
+        self.founding.len()
+    }
+
+    fn range(&self, set: usize) -> std::ops::Range<usize> {
+        self.starts[set] as usize..self.starts[set + 1] as usize
+    }
+}
+
+/// The phones of usable records.
+struct Phones {
+    table: KeyTable,
+    /// Number of each usable record's phone.
+    of: Vec<u32>,
+    /// Records on each phone.
+    cards: Vec<u32>,
+    /// First name seen on each phone (0: none), and whether there are others.
+    name: Vec<u128>,
+    names_differ: Vec<bool>,
+}
+
+impl Phones {
+    fn new(resolved: &Resolved, keys: &KeyColumns, usable: &[u32]) -> Self {
+        let mut phones = Self {
+            table: KeyTable::with_capacity(usable.len()),
+            of: Vec::with_capacity(usable.len()),
+            cards: Vec::with_capacity(usable.len()),
+            name: Vec::new(),
+            names_differ: Vec::new(),
+        };
+        for record in usable {
+            let row = resolved.live[*record as usize];
+            let (phone, new) = phones.table.insert(u128::from(resolved.rows.phones[row as usize]));
+            if new {
+                phones.cards.push(0);
+            }
+            phones.cards[phone as usize] += 1;
+            phones.of.push(phone);
+        }
+        if !keys.names.is_empty() {
+            phones.name.resize(phones.cards.len(), 0);
+            phones.names_differ.resize(phones.cards.len(), false);
+            for (record, phone) in usable.iter().zip(&phones.of) {
+                let row = resolved.live[*record as usize];
+                let Some(name) = keys.hash(&keys.names, resolved.rows.locate(row)) else { continue };
+                let held = &mut phones.name[*phone as usize];
+                phones.names_differ[*phone as usize] |= *held != 0 && *held != name;
+                *held = if *held == 0 { name } else { *held };
+            }
+        }
+        phones
+    }
+
+    fn names_differ(&self, phone: u32) -> bool {
+        self.names_differ.get(phone as usize).copied().unwrap_or(false)
+    }
+}
+
+/// Sets aside records on shared phones and joins the others.
+fn join(resolved: &Resolved, config: &IdentityConfig, keys: &KeyColumns, mut usable: Vec<u32>, reasons: &mut [u8]) -> Sets {
+    let phones = Phones::new(resolved, keys, &usable);
+    let (shared, names) = (byte_of(Reason::SharedPhone), byte_of(Reason::SharedPhoneNames));
+    let mut groups = UnionFind::default();
+    // The first joined record of each phone, and of each phone and name in a household.
+    let mut first_of_phone = vec![NONE; phones.cards.len()];
+    let mut first_of_name = (KeyTable::default(), Vec::new());
+    let mut kept = 0;
+    for at in 0..usable.len() {
+        let (record, phone) = (usable[at], phones.of[at]);
+        if phones.cards[phone as usize] > config.cards_max {
+            reasons[record as usize] = shared;
+            continue;
+        }
+        let differ = phones.names_differ(phone);
+        if differ && config.policy == SharedPhonePolicy::Quarantine {
+            reasons[record as usize] = names;
+            continue;
+        }
+        let node = groups.add();
+        usable[kept] = record;
+        kept += 1;
+        if !keys.joins_by_phone {
+            continue;
+        }
+        let first = if differ && config.policy == SharedPhonePolicy::Household {
+            let name = keys.hash(&keys.names, resolved.rows.locate(resolved.live[record as usize]));
+            let group = name.unwrap_or(0) ^ u128::from(phone).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            let (number, new) = first_of_name.0.insert(group);
+            if new {
+                first_of_name.1.push(NONE);
+            }
+            &mut first_of_name.1[number as usize]
+        } else {
+            &mut first_of_phone[phone as usize]
+        };
+        if *first == NONE { *first = node } else { groups.join(*first, node) }
+    }
+    usable.truncate(kept);
+    for column in &keys.others {
+        let mut values = KeyTable::default();
+        let mut first = Vec::new();
+        for (node, record) in usable.iter().enumerate() {
+            let Some(value) = keys.hash(column, resolved.rows.locate(resolved.live[*record as usize])) else { continue };
+            let (number, new) = values.insert(value);
+            if new { first.push(node as u32) } else { groups.join(first[number as usize], node as u32) }
+        }
+    }
+    lay_out(resolved, &usable, &mut groups)
+}
+
+/// Puts the records of each set together.
+fn lay_out(resolved: &Resolved, usable: &[u32], groups: &mut UnionFind) -> Sets {
+    let mut set_of_root = vec![NONE; usable.len()];
+    let mut set_of = Vec::with_capacity(usable.len());
+    let mut starts = vec![0_u32];
+    for node in 0..usable.len() as u32 {
+        let set = &mut set_of_root[groups.root(node) as usize];
+        if *set == NONE {
+            *set = starts.len() as u32 - 1;
+            starts.push(0);
+        }
+        starts[*set as usize + 1] += 1;
+        set_of.push(*set);
+    }
+    for set in 1..starts.len() {
+        starts[set] += starts[set - 1];
+    }
+    let mut cursor = starts.clone();
+    let mut records = vec![0; usable.len()];
+    for (record, set) in usable.iter().zip(&set_of) {
+        let place = &mut cursor[*set as usize];
+        records[*place as usize] = *record;
+        *place += 1;
+    }
+    let row = |record: &u32| resolved.live[*record as usize];
+    let mut founding = Vec::with_capacity(starts.len() - 1);
+    for bounds in starts.windows(2) {
+        let set = &mut records[bounds[0] as usize..bounds[1] as usize];
+        if set.len() > 1 {
+            set.sort_unstable_by(|a, b| resolved.is_more_recent(row(a), row(b)));
+        }
+        founding.push(set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE));
+    }
+    Sets { rows: records.iter().map(row).collect(), starts, records, founding }
+}
+
+/// Disjoint sets of numbers, joined by size with paths halved.
+#[derive(Default)]
+struct UnionFind {
+    parent: Vec<u32>,
+    size: Vec<u32>,
+}
+
+impl UnionFind {
+    fn add(&mut self) -> u32 {
+        let node = self.parent.len() as u32;
+        self.parent.push(node);
+        self.size.push(1);
+        node
+    }
+
+    fn root(&mut self, mut node: u32) -> u32 {
+        while self.parent[node as usize] != node {
+            let above = self.parent[self.parent[node as usize] as usize];
+            self.parent[node as usize] = above;
+            node = above;
+        }
+        node
+    }
+
+    fn join(&mut self, a: u32, b: u32) {
+        let (a, b) = (self.root(a), self.root(b));
+        if a == b {
+            return;
+        }
+        let (large, small) = if self.size[a as usize] >= self.size[b as usize] { (a, b) } else { (b, a) };
+        self.parent[small as usize] = large;
+        self.size[large as usize] += self.size[small as usize];
+    }
+}
+
+struct Ids {
+    members: Members,
+    /// The previous member whose id each set took; `NONE` for a new one.
+    taken_from: Vec<u32>,
+    removed: Vec<MemberId>,
+    merges: Vec<(MemberId, MemberId)>,
+    splits: Vec<(MemberId, MemberId)>,
+}
+
+/// What is known of the previous members, by their number in the assignments.
+struct Before {
+    founding: Vec<u128>,
+    founded_at: Vec<Option<i64>>,
+    epoch: Vec<u32>,
+    hash: Vec<u128>,
+    /// Members of the previous table without records, and every other id that is taken.
+    others: HashSet<u128>,
+    without_records: Vec<MemberId>,
+}
+
+impl Before {
+    fn new(resolved: &Resolved, previous: PreviousMembers) -> Result<Self, StateError> {
+        let count = resolved.members.len();
+        let mut before = Self {
+            founding: vec![0; count],
+            founded_at: vec![None; count],
+            epoch: vec![0; count],
+            hash: vec![0; count],
+            others: previous.forwarded.iter().map(|id| id.as_u128()).collect(),
+            without_records: Vec::new(),
+        };
+        let mut found = vec![false; count];
+        for batch in previous.members {
+            let (ids, founding) = (sixteens_of(batch, MEMBERS, "member_id")?, sixteens_of(batch, MEMBERS, "founding")?);
+            let hashes = sixteens_of(batch, MEMBERS, CONTENT_HASH)?;
+            let epochs = numbers_of::<Int32Type>(batch, MEMBERS, "epoch")?;
+            let founded_at = moments_of(batch, MEMBERS, "founded_at")?;
+            for row in 0..batch.num_rows() {
+                let id = sixteen(ids, row);
+                let Some(member) = resolved.members.find(id) else {
+                    before.others.insert(id);
+                    before.without_records.push(MemberId::from_u128(id));
+                    continue;
+                };
+                let member = member as usize;
+                found[member] = true;
+                before.founding[member] = sixteen(founding, row);
+                before.founded_at[member] = founded_at.filter(|moments| moments.is_valid(row)).map(|moments| moments.value(row));
+                before.epoch[member] = epochs.value(row).max(0) as u32;
+                before.hash[member] = sixteen(hashes, row);
+            }
+        }
+        match found.iter().position(|found| !found) {
+            Some(missing) => Err(StateError::Member(resolved.member(missing as u32))),
+            None => Ok(before),
+        }
+    }
+
+    /// The order in which members were founded: a founding record without a time comes last.
+    fn order(&self, member: u32) -> (i64, u128) {
+        (self.founded_at[member as usize].unwrap_or(i64::MAX), self.founding[member as usize])
+    }
+}
+
+fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: PreviousMembers) -> Result<Ids, StateError> {
+    let before = Before::new(resolved, previous)?;
+    let keeper = keepers(resolved, sets);
+    let mut taken_from = vec![NONE; sets.len()];
+    for (member, set) in keeper.iter().enumerate().filter(|(_, set)| **set != NONE) {
+        let held = &mut taken_from[*set as usize];
+        if *held == NONE || before.order(member as u32) < before.order(*held) {
+            *held = member as u32;
+        }
+    }
+    let mut removed = before.without_records.clone();
+    let mut merges = Vec::new();
+    for (member, set) in keeper.iter().enumerate() {
+        let id = resolved.member(member as u32);
+        match taken_from.get(*set as usize) {
+            Some(survivor) if *survivor == member as u32 => continue,
+            Some(survivor) => merges.push((id, resolved.member(*survivor))),
+            None => {}
+        }
+        removed.push(id);
+    }
+    let new_ids = new_ids(resolved, sets, &taken_from, &before, lookup);
+    let mut members = Members::default();
+    let mut splits = Vec::new();
+    for set in 0..sets.len() {
+        let founding = sets.founding[set];
+        if let Some((id, epoch)) = new_ids[set] {
+            let created = resolved.rows.created[founding as usize];
+            members.ids.push(id);
+            members.founding.push(RecordKey::from_u128(resolved.rows.keys[founding as usize]));
+            members.founded_at.push(Some(created).filter(|created| *created != i64::MAX));
+            members.epoch.push(epoch);
+            members.previous_hash.push(None);
+            let mut left =
+                sets.records[sets.range(set)].iter().map(|record| resolved.previous_member[*record as usize]).collect::<Vec<_>>();
+            left.sort_unstable();
+            left.dedup();
+            splits.extend(left.iter().filter(|member| **member != NONE).map(|member| (resolved.member(*member), id)));
+        } else {
+            let member = taken_from[set] as usize;
+            members.ids.push(resolved.member(member as u32));
+            members.founding.push(RecordKey::from_u128(before.founding[member]));
+            members.founded_at.push(before.founded_at[member]);
+            members.epoch.push(before.epoch[member]);
+            members.previous_hash.push(Some(before.hash[member]));
+        }
+    }
+    Ok(Ids { members, taken_from, removed, merges, splits })
+}
+
+/// For each previous member, the set with most of its records, or `NONE`. Of equal ones, the set that
+/// was founded first.
+fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
+    let mut keeper = vec![NONE; resolved.members.len()];
+    let mut most = vec![0_u32; resolved.members.len()];
+    let mut here: Vec<(u32, u32)> = Vec::new();
+    for set in 0..sets.len() {
+        here.clear();
+        let mut previous =
+            sets.records[sets.range(set)].iter().map(|record| resolved.previous_member[*record as usize]).collect::<Vec<_>>();
+        previous.sort_unstable();
+        for member in previous.into_iter().filter(|member| *member != NONE) {
+            match here.last_mut() {
+                Some((last, count)) if *last == member => *count += 1,
+                _ => here.push((member, 1)),
+            }
+        }
+        for (member, count) in &here {
+            let member = *member as usize;
+            let first = || resolved.founding_order(sets.founding[set], sets.founding[keeper[member] as usize]).is_lt();
+            if *count > most[member] || (*count == most[member] && first()) {
+                most[member] = *count;
+                keeper[member] = set as u32;
+            }
+        }
+    }
+    keeper
+}
+
+/// The id and epoch of each set that took none.
+fn new_ids(resolved: &Resolved, sets: &Sets, taken_from: &[u32], before: &Before, lookup: &Lookup) -> Vec<Option<(MemberId, u32)>> {
+    let wanted = (0..sets.len()).collect::<Vec<_>>();
+    on_all_cores(&wanted, IDS_PER_THREAD_MIN, |set| {
+        if taken_from[*set] != NONE {
+            return None;
+        }
+        let founding = sets.founding[*set];
+        let created = resolved.rows.created[founding as usize].to_be_bytes();
+        let source = &resolved.input.sources[usize::from(resolved.rows.source(founding))];
+        let record_id = resolved.rows.record_id(founding);
+        let id_of = |epoch: u32| MemberId(lookup.id("member", &[&created, source.as_bytes(), record_id.as_bytes(), &epoch.to_be_bytes()]));
+        let is_free = |id: MemberId| !before.others.contains(&id.as_u128()) && resolved.members.find(id.as_u128()).is_none();
+        (0..=u32::MAX).map(|epoch| (id_of(epoch), epoch)).find(|(id, _)| is_free(*id))
+    })
+}
+
+/// Sets whose records are not those of the member that they take the id of, or have other content.
+fn dirty(resolved: &Resolved, sets: &Sets, taken_from: &[u32], recompute: bool) -> Vec<u32> {
+    let mut had = vec![0_u32; resolved.members.len()];
+    for member in resolved.previous_member.iter().filter(|member| **member != NONE) {
+        had[*member as usize] += 1;
+    }
+    let is_dirty = |set: &usize| {
+        let (member, records) = (taken_from[*set], &sets.records[sets.range(*set)]);
+        recompute
+            || member == NONE
+            || had[member as usize] as usize != records.len()
+            || records.iter().any(|record| resolved.previous_member[*record as usize] != member || resolved.changed[*record as usize])
+    };
+    (0..sets.len()).filter(is_dirty).map(|set| set as u32).collect()
+}
+
+fn assignments(resolved: &Resolved, sets: &Sets, ids: &[MemberId], reasons: &[u8]) -> Result<RecordBatch, StateError> {
+    let mut set_of = vec![NONE; resolved.live.len()];
+    for set in 0..sets.len() {
+        sets.records[sets.range(set)].iter().for_each(|record| set_of[*record as usize] = set as u32);
+    }
+    let differs = |record: &usize| {
+        let had = (resolved.previous_member[*record] != NONE).then(|| resolved.member(resolved.previous_member[*record]));
+        let has = (set_of[*record] != NONE).then(|| ids[set_of[*record] as usize]);
+        !resolved.assigned[*record] || had != has || resolved.previous_reason[*record] != reasons[*record]
+    };
+    let records = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE).filter(differs).collect::<Vec<_>>();
+    let keys = sixteens(records.iter().map(|record| resolved.records.keys[*record]))?;
+    let mut members = FixedSizeBinaryBuilder::with_capacity(records.len(), 16);
+    let mut codes = StringBuilder::with_capacity(records.len(), 0);
+    for record in records {
+        match ids.get(set_of[record] as usize) {
+            Some(id) => members.append_value(id.0)?,
+            None => members.append_null(),
+        }
+        codes.append_option(byte_reason(reasons[record]).map(Reason::code));
+    }
+    let columns: Vec<ArrayRef> = vec![keys, Arc::new(members.finish()), Arc::new(codes.finish())];
+    Ok(RecordBatch::try_new(assignment_schema(), columns)?)
+}

@@ -1,0 +1,538 @@
+//! Pulls: which rows are new, changed, unchanged, superseded or deleted, and which version of each
+//! record counts.
+//!
+//! The state holds records in *chunks*, oldest to newest; of a record that stands in several, the
+//! version at the last position counts. While a source is read, [`Known`] drops rows that did not
+//! change; the run then gets the new chunks and the keys of the rows that were seen unchanged.
+//!
+//! Of equal record ids within one pull the greatest (updated_at, content hash) counts; of several
+//! pulls in one run the latest that has the record. Where that is not the version at the last
+//! position, [`Resolved`] says so, and the caller writes the row again at the end.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::UInt64Type;
+use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
+use reunion_model::{MemberId, Reason, RecordKey};
+use serde::Serialize;
+
+use crate::table::{KeyTable, NONE, StateError, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of};
+
+/// Members hold their sources as bits of one word.
+pub const SOURCES_MAX: usize = 64;
+const RECORDS: &str = "records";
+const ASSIGNMENTS: &str = "assignments";
+
+/// The content hash of every live record of one source: 36 bytes a record.
+#[derive(Debug, Default)]
+pub struct Known {
+    table: KeyTable,
+    hashes: Vec<u128>,
+}
+
+/// A batch of records parted by what is known.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// New and changed records, to be stored.
+    pub changed: RecordBatch,
+    /// Keys of the others, in the rows' order, a key as often as it came.
+    pub seen: Vec<RecordKey>,
+}
+
+impl Known {
+    /// What the live records of a source are, given as batches with at least the record key and the
+    /// content hash, oldest to newest: of equal keys the last counts.
+    ///
+    /// # Errors
+    /// Where a batch lacks one of the columns.
+    pub fn new<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<Self, StateError> {
+        let mut known = Self::default();
+        for batch in batches {
+            let (keys, hashes) = (sixteens_of(batch, RECORDS, RECORD_KEY)?, sixteens_of(batch, RECORDS, CONTENT_HASH)?);
+            for row in 0..batch.num_rows() {
+                let (at, new) = known.table.insert(sixteen(keys, row));
+                let hash = sixteen(hashes, row);
+                if new { known.hashes.push(hash) } else { known.hashes[at as usize] = hash }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Records known.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Whether the record is there with this content.
+    #[inline]
+    pub fn is_unchanged(&self, key: RecordKey, content_hash: u128) -> bool {
+        self.table.find(key.as_u128()).is_some_and(|at| self.hashes[at as usize] == content_hash)
+    }
+
+    /// Parts a batch of records. Where all are new the batch is shared, not copied.
+    ///
+    /// # Errors
+    /// Where the batch has no record keys or content hashes.
+    pub fn split(&self, batch: &RecordBatch) -> Result<Split, StateError> {
+        if self.is_empty() {
+            return Ok(Split { changed: batch.clone(), seen: Vec::new() });
+        }
+        let (keys, hashes) = (sixteens_of(batch, RECORDS, RECORD_KEY)?, sixteens_of(batch, RECORDS, CONTENT_HASH)?);
+        let mut seen = Vec::new();
+        let changed = (0..batch.num_rows()).map(|row| {
+            let key = RecordKey::from_u128(sixteen(keys, row));
+            let unchanged = self.is_unchanged(key, sixteen(hashes, row));
+            if unchanged {
+                seen.push(key);
+            }
+            Some(!unchanged)
+        });
+        let changed = changed.collect::<BooleanArray>();
+        let changed = if seen.is_empty() { batch.clone() } else { filter_record_batch(batch, &changed)? };
+        Ok(Split { changed, seen })
+    }
+}
+
+/// Records of one source that lie together: a batch of a segment, of which only the columns that
+/// [`crate::identity::index_columns`] names are needed.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Index of the source in the run's sorted list.
+    pub source: u16,
+    /// The records.
+    pub batch: RecordBatch,
+}
+
+/// One pull of a source that this run takes in.
+#[derive(Debug, Clone, Default)]
+pub struct Pull {
+    /// Index of the source in the run's sorted list.
+    pub source: u16,
+    /// The chunks that it wrote, among the run's new ones.
+    pub chunks: Range<usize>,
+    /// Keys of the rows that it saw unchanged against the previous generation, as often as they came.
+    pub seen: Vec<RecordKey>,
+    /// It read everything and reached its end: a record that it did not see was deleted.
+    pub complete_snapshot: bool,
+    /// Record ids are made of key columns ([`crate::Normaliser::is_keyed`]): different rows with one
+    /// id cannot be told apart and go to quarantine.
+    pub keyed: bool,
+}
+
+/// What [`Resolved::new`] works on.
+#[derive(Debug, Clone, Copy)]
+pub struct PullInput<'a> {
+    /// Names of all sources with records, sorted.
+    pub sources: &'a [String],
+    /// The previous generation's chunks and then the new ones, each oldest to newest.
+    pub chunks: &'a [Chunk],
+    /// How many of the chunks are the previous generation's.
+    pub previous_chunks: usize,
+    /// The pulls, oldest to newest.
+    pub pulls: &'a [Pull],
+    /// The previous generation's table of assignments ([`crate::identity::assignment_schema`]): every
+    /// live record, once.
+    pub assignments: &'a [RecordBatch],
+}
+
+/// The counts of one source, as reports show them. Always
+/// `pulled = new + changed + unchanged + superseded + sum(quarantined)`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SourceCounts {
+    /// Rows pulled.
+    pub pulled: u64,
+    /// Records that were not there.
+    pub new: u64,
+    /// Records that were there with other content.
+    pub changed: u64,
+    /// Records that were there as they are.
+    pub unchanged: u64,
+    /// Rows that another row of the same record was preferred to.
+    pub superseded: u64,
+    /// Records in quarantine, whatever they were before.
+    pub quarantined: BTreeMap<Reason, u64>,
+    /// Records that are gone from the source.
+    pub deleted: u64,
+    /// Records that were not pulled and went to quarantine, because others changed.
+    pub requarantined: u64,
+    /// Records that were not pulled and left quarantine, because others changed.
+    pub released: u64,
+}
+
+/// What a source would lose, for the guard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deletions {
+    /// Live records before the run, those in quarantine included.
+    pub live_before: u64,
+    /// Of these, how many are gone.
+    pub deleted: u64,
+}
+
+/// The live version of every record, and what the pulls did.
+#[derive(Debug)]
+pub struct Resolved<'a> {
+    pub(crate) input: PullInput<'a>,
+    pub(crate) rows: Rows<'a>,
+    /// The records, numbered; the columns below have one value for each.
+    pub(crate) records: KeyTable,
+    pub(crate) source: Vec<u16>,
+    /// The row that counts; `NONE` where the record is gone.
+    pub(crate) live: Vec<u32>,
+    /// Pulled in this run.
+    pub(crate) pulled: Vec<bool>,
+    /// New content, or not there before.
+    pub(crate) changed: Vec<bool>,
+    /// In the previous assignments.
+    pub(crate) assigned: Vec<bool>,
+    /// Previous member, as a number in `members`, or `NONE`.
+    pub(crate) previous_member: Vec<u32>,
+    pub(crate) previous_reason: Vec<u8>,
+    /// Why the live row is not usable by itself; 0 where it is.
+    pub(crate) reason: Vec<u8>,
+    /// The members of the previous assignments, numbered.
+    pub(crate) members: KeyTable,
+    /// Rows to be written again at the end, since a version that does not count stands behind them.
+    pub(crate) restore: Vec<u32>,
+    pub(crate) tombstones: Vec<Vec<RecordKey>>,
+    /// With `pulled`, `superseded` and `deleted` filled in.
+    pub(crate) counts: Vec<SourceCounts>,
+    deletions: Vec<Deletions>,
+}
+
+/// The columns of all chunks laid end to end; a row's position is its number.
+#[derive(Debug)]
+pub(crate) struct Rows<'a> {
+    chunks: &'a [Chunk],
+    starts: Vec<u32>,
+    pub(crate) keys: Vec<u128>,
+    /// `i64::MIN` for null.
+    pub(crate) updated: Vec<i64>,
+    /// `i64::MAX` for null.
+    pub(crate) created: Vec<i64>,
+    /// 0 for null.
+    pub(crate) phones: Vec<u64>,
+    pub(crate) reasons: Vec<u8>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(chunks: &'a [Chunk]) -> Result<Self, StateError> {
+        let total = chunks.iter().map(|chunk| chunk.batch.num_rows()).sum::<usize>();
+        if u32::try_from(total).map_or(true, |total| total == NONE) {
+            return Err(StateError::Rows);
+        }
+        let mut rows = Self {
+            chunks,
+            starts: Vec::with_capacity(chunks.len()),
+            keys: Vec::with_capacity(total),
+            updated: Vec::with_capacity(total),
+            created: Vec::with_capacity(total),
+            phones: Vec::with_capacity(total),
+            reasons: Vec::with_capacity(total),
+        };
+        for Chunk { batch, .. } in chunks {
+            rows.starts.push(rows.keys.len() as u32);
+            let (count, keys) = (batch.num_rows(), sixteens_of(batch, RECORDS, RECORD_KEY)?);
+            sixteens_of(batch, RECORDS, CONTENT_HASH)?;
+            texts_of(batch, RECORDS, RECORD_ID)?;
+            rows.keys.extend((0..count).map(|row| sixteen(keys, row)));
+            rows.phones.extend(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?.iter().map(Option::unwrap_or_default));
+            let reasons = texts_of(batch, RECORDS, REASON)?;
+            if reasons.null_count() == count {
+                rows.reasons.resize(rows.reasons.len() + count, 0);
+            } else {
+                for reason in reasons {
+                    rows.reasons.push(reason_byte(reason)?);
+                }
+            }
+            for (column, values, null) in [("updated_at", &mut rows.updated, i64::MIN), ("created_at", &mut rows.created, i64::MAX)] {
+                match moments_of(batch, RECORDS, column)? {
+                    Some(moments) => values.extend(moments.iter().map(|moment| moment.unwrap_or(null))),
+                    None => values.resize(values.len() + count, null),
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    pub(crate) fn chunk_start(&self, chunk: usize) -> u32 {
+        self.starts.get(chunk).copied().unwrap_or(self.keys.len() as u32)
+    }
+
+    /// The chunk of a row, and the row's place in it.
+    #[inline]
+    pub(crate) fn locate(&self, row: u32) -> (usize, usize) {
+        let chunk = self.starts.partition_point(|start| *start <= row) - 1;
+        (chunk, (row - self.starts[chunk]) as usize)
+    }
+
+    pub(crate) fn source(&self, row: u32) -> u16 {
+        self.chunks[self.locate(row).0].source
+    }
+
+    pub(crate) fn hash(&self, row: u32) -> u128 {
+        let (chunk, at) = self.locate(row);
+        self.chunks[chunk].batch.column_by_name(CONTENT_HASH).map_or(0, |hashes| {
+            use arrow::array::AsArray;
+            sixteen(hashes.as_fixed_size_binary(), at)
+        })
+    }
+
+    pub(crate) fn record_id(&self, row: u32) -> &'a str {
+        let (chunk, at) = self.locate(row);
+        texts_of(&self.chunks[chunk].batch, RECORDS, RECORD_ID).map_or("", |ids| ids.value(at))
+    }
+}
+
+impl<'a> Resolved<'a> {
+    /// Decides which version of each record counts.
+    ///
+    /// # Errors
+    /// Where the batches are not what they should be, or there are more than [`SOURCES_MAX`] sources.
+    pub fn new(input: PullInput<'a>) -> Result<Self, StateError> {
+        if input.sources.len() > SOURCES_MAX {
+            return Err(StateError::Sources(input.sources.len()));
+        }
+        let rows = Rows::new(input.chunks)?;
+        let mut resolver = Resolver::new(input, rows)?;
+        resolver.place_previous();
+        for (at, pull) in input.pulls.iter().enumerate() {
+            resolver.take(at as u32 + 1, pull);
+        }
+        Ok(resolver.finish())
+    }
+
+    /// What each source would lose, in the order of the sources.
+    pub fn deletions(&self) -> &[Deletions] {
+        &self.deletions
+    }
+
+    /// Whether record `a` is to be preferred to `b` as the more recent of one member: the greater
+    /// updated_at, then the smaller source, then the smaller record id.
+    pub(crate) fn is_more_recent(&self, a: u32, b: u32) -> std::cmp::Ordering {
+        let rows = &self.rows;
+        let (at, bt) = (a as usize, b as usize);
+        rows.updated[bt].cmp(&rows.updated[at]).then_with(|| self.by_name(a, b))
+    }
+
+    /// The order in which records found members: created_at, source, record id.
+    pub(crate) fn founding_order(&self, a: u32, b: u32) -> std::cmp::Ordering {
+        self.rows.created[a as usize].cmp(&self.rows.created[b as usize]).then_with(|| self.by_name(a, b))
+    }
+
+    fn by_name(&self, a: u32, b: u32) -> std::cmp::Ordering {
+        self.rows.source(a).cmp(&self.rows.source(b)).then_with(|| self.rows.record_id(a).cmp(self.rows.record_id(b)))
+    }
+
+    /// The previous member of this number.
+    pub(crate) fn member(&self, number: u32) -> MemberId {
+        MemberId::from_u128(self.members.keys[number as usize])
+    }
+}
+
+struct Resolver<'a> {
+    input: PullInput<'a>,
+    rows: Rows<'a>,
+    records: KeyTable,
+    members: KeyTable,
+    assigned: Vec<bool>,
+    previous_member: Vec<u32>,
+    previous_reason: Vec<u8>,
+    source: Vec<u16>,
+    /// The previous generation's version.
+    previous: Vec<u32>,
+    /// The version that counts so far.
+    live: Vec<u32>,
+    /// The version at the last position.
+    last: Vec<u32>,
+    /// Number of the last pull that had the record; 0: none.
+    pull: Vec<u32>,
+    /// Different rows of a keyed source had this record in the last pull.
+    ambiguous: Vec<bool>,
+    counts: Vec<SourceCounts>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(input: PullInput<'a>, rows: Rows<'a>) -> Result<Self, StateError> {
+        let assigned = input.assignments.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let new_rows = rows.keys.len() as u32 - rows.chunk_start(input.previous_chunks);
+        let mut resolver = Self {
+            input,
+            rows,
+            records: KeyTable::with_capacity(assigned + new_rows as usize),
+            members: KeyTable::with_capacity(assigned),
+            assigned: Vec::new(),
+            previous_member: Vec::new(),
+            previous_reason: Vec::new(),
+            source: Vec::new(),
+            previous: Vec::new(),
+            live: Vec::new(),
+            last: Vec::new(),
+            pull: Vec::new(),
+            ambiguous: Vec::new(),
+            counts: vec![SourceCounts::default(); input.sources.len()],
+        };
+        for batch in input.assignments {
+            let keys = sixteens_of(batch, ASSIGNMENTS, RECORD_KEY)?;
+            let members = sixteens_of(batch, ASSIGNMENTS, "member_id")?;
+            let reasons = texts_of(batch, ASSIGNMENTS, REASON)?;
+            for row in 0..batch.num_rows() {
+                let record = resolver.record(sixteen(keys, row), 0) as usize;
+                resolver.assigned[record] = true;
+                resolver.previous_reason[record] = reason_byte(reasons.is_valid(row).then(|| reasons.value(row)))?;
+                resolver.previous_member[record] =
+                    if members.is_valid(row) { resolver.members.insert(sixteen(members, row)).0 } else { NONE };
+            }
+        }
+        Ok(resolver)
+    }
+
+    /// The number of a record, which is added where it is new.
+    fn record(&mut self, key: u128, source: u16) -> u32 {
+        let (record, new) = self.records.insert(key);
+        if new {
+            self.assigned.push(false);
+            self.previous_member.push(NONE);
+            self.previous_reason.push(0);
+            self.source.push(source);
+            for column in [&mut self.previous, &mut self.live, &mut self.last] {
+                column.push(NONE);
+            }
+            self.pull.push(0);
+            self.ambiguous.push(false);
+        }
+        record
+    }
+
+    /// Finds the previous version of every live record: the last one in the previous chunks.
+    fn place_previous(&mut self) {
+        for (chunk, Chunk { source, .. }) in self.input.chunks[..self.input.previous_chunks].iter().enumerate() {
+            for row in self.rows.chunk_start(chunk)..self.rows.chunk_start(chunk + 1) {
+                if let Some(record) = self.records.find(self.rows.keys[row as usize]) {
+                    let record = record as usize;
+                    self.source[record] = *source;
+                    self.previous[record] = row;
+                    self.live[record] = row;
+                    self.last[record] = row;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, number: u32, pull: &Pull) {
+        for key in &pull.seen {
+            // A key that was seen is one that was known; the version is the previous generation's.
+            if let Some(record) = self.records.find(key.as_u128()).filter(|record| self.previous[*record as usize] != NONE) {
+                let row = self.previous[record as usize];
+                self.offer(number, pull, record as usize, row);
+            }
+        }
+        for chunk in pull.chunks.clone() {
+            for row in self.rows.chunk_start(chunk)..self.rows.chunk_start(chunk + 1) {
+                let record = self.record(self.rows.keys[row as usize], pull.source) as usize;
+                self.last[record] = row;
+                self.offer(number, pull, record, row);
+            }
+        }
+    }
+
+    /// One pulled row of a record.
+    fn offer(&mut self, number: u32, pull: &Pull, record: usize, row: u32) {
+        let counts = &mut self.counts[usize::from(pull.source)];
+        counts.pulled += 1;
+        if self.pull[record] != number {
+            counts.superseded += u64::from(self.pull[record] != 0);
+            self.pull[record] = number;
+            self.live[record] = row;
+            self.ambiguous[record] = false;
+            return;
+        }
+        counts.superseded += 1;
+        let rank = |row: u32| (self.rows.updated[row as usize], self.rows.hash(row));
+        let (held, offered) = (rank(self.live[record]), rank(row));
+        self.ambiguous[record] |= pull.keyed && held.1 != offered.1;
+        if offered > held {
+            self.live[record] = row;
+        }
+    }
+
+    fn finish(mut self) -> Resolved<'a> {
+        let sources = self.input.sources.len();
+        let mut snapshot = vec![0; sources];
+        for (at, pull) in self.input.pulls.iter().enumerate().filter(|(_, pull)| pull.complete_snapshot) {
+            snapshot[usize::from(pull.source)] = at as u32 + 1;
+        }
+        let mut deletions = vec![Deletions::default(); sources];
+        let mut tombstones = vec![Vec::new(); sources];
+        let mut restore = Vec::new();
+        let count = self.records.len();
+        let (mut reason, mut changed) = (vec![0; count], vec![false; count]);
+        for record in 0..count {
+            let source = usize::from(self.source[record]);
+            deletions[source].live_before += u64::from(self.assigned[record]);
+            if self.pull[record] < snapshot[source] {
+                self.counts[source].superseded += u64::from(self.pull[record] != 0);
+                deletions[source].deleted += u64::from(self.assigned[record]);
+                tombstones[source].push(RecordKey::from_u128(self.records.keys[record]));
+                self.live[record] = NONE;
+            }
+            let (live, previous) = (self.live[record], self.previous[record]);
+            if live == NONE {
+                continue;
+            }
+            if live != self.last[record] {
+                restore.push(live);
+            }
+            reason[record] = match self.rows.reasons[live as usize] {
+                0 if self.ambiguous[record] => byte_of(Reason::RecordKeyDuplicate),
+                reason => reason,
+            };
+            changed[record] = live != previous && (previous == NONE || self.rows.hash(live) != self.rows.hash(previous));
+        }
+        for (counts, deletions) in self.counts.iter_mut().zip(&deletions) {
+            counts.deleted = deletions.deleted;
+        }
+        Resolved {
+            input: self.input,
+            pulled: self.pull.iter().zip(&self.live).map(|(pull, live)| *pull != 0 && *live != NONE).collect(),
+            rows: self.rows,
+            records: self.records,
+            source: self.source,
+            live: self.live,
+            changed,
+            assigned: self.assigned,
+            previous_member: self.previous_member,
+            previous_reason: self.previous_reason,
+            reason,
+            members: self.members,
+            restore,
+            tombstones,
+            counts: self.counts,
+            deletions,
+        }
+    }
+}
+
+impl Resolved<'_> {
+    /// Counts what became of every record, once it is known which ones are in quarantine.
+    pub(crate) fn count(&mut self, reasons: &[u8]) {
+        for (record, reason) in reasons.iter().enumerate().filter(|(record, _)| self.live[*record] != NONE) {
+            let counts = &mut self.counts[usize::from(self.source[record])];
+            match (byte_reason(*reason), self.pulled[record]) {
+                (Some(reason), true) => *counts.quarantined.entry(reason).or_default() += 1,
+                (None, true) if !self.assigned[record] => counts.new += 1,
+                (None, true) if self.changed[record] => counts.changed += 1,
+                (None, true) => counts.unchanged += 1,
+                (Some(_), false) => counts.requarantined += u64::from(self.previous_reason[record] == 0),
+                (None, false) => counts.released += u64::from(self.previous_reason[record] != 0),
+            }
+        }
+    }
+}
