@@ -17,12 +17,15 @@ mod table;
 #[cfg(test)]
 mod testing;
 
-//G pub mod golden;
+pub mod explain;
+pub mod golden;
 pub mod identity;
 pub mod normalise;
 pub mod phone;
 pub mod pull;
 
+pub use explain::{Explained, explain};
+pub use golden::{Golden, GoldenColumn, GoldenError, GoldenPlan, Loaded, golden};
 pub use identity::{Identified, IdentityConfig, Members, PreviousMembers, SharedPhonePolicy, assignment_schema, identify, index_columns};
 pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Unit};
 pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
