@@ -115,7 +115,11 @@ impl Document {
         if unreadable.has_errors() { Err(unreadable) } else { Self::parse(files) }
     }
 
-    fn parse(files: Vec<SourceFile>) -> Result<Self, Diagnostics> {
+    /// The same of files that were read.
+    ///
+    /// # Errors
+    /// Every syntax error, and every key that stands in two files.
+    pub(super) fn parse(files: Vec<SourceFile>) -> Result<Self, Diagnostics> {
         let files = Arc::new(files);
         let mut findings = Diagnostics::new(files.clone());
         let mut root = Table::new();

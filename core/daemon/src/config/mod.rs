@@ -86,7 +86,10 @@ impl Config {
     /// # Errors
     /// All that is wrong with it, as far as it can be told at once.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
-        let mut document = Document::read(path)?;
+        Self::from_document(Document::read(path)?)
+    }
+
+    fn from_document(mut document: Document) -> Result<Self, Diagnostics> {
         let mut findings = shape::check(&mut document);
         if findings.has_errors() {
             findings.sort();
@@ -167,5 +170,99 @@ impl Config {
         let key = key.filter(|key| !key.is_empty());
         let path = [component.table(), name].into_iter().chain(key.map(|_| "with")).chain(key.into_iter().flat_map(|key| key.split('.')));
         Diagnostics::at(self, &path.collect::<Vec<_>>(), message, help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::document::SourceFile;
+    use super::keys::{KEYS, Kind};
+    use super::*;
+
+    fn document(text: &str) -> Result<Document, Diagnostics> {
+        Document::parse(vec![SourceFile { path: "/etc/reunion/reunion.toml".into(), text: text.to_owned() }])
+    }
+
+    /// Something that each kind of key takes.
+    fn sample(kind: Kind) -> Option<String> {
+        Some(match kind {
+            Kind::Table | Kind::Choice | Kind::Map(_) | Kind::With | Kind::TableOrText(_) => return None,
+            Kind::Text | Kind::Path => "\"x\"".to_owned(),
+            Kind::Texts | Kind::Paths => "[\"x\"]".to_owned(),
+            Kind::Integer(min, _) => min.to_string(),
+            Kind::Number(_, max) => max.to_string(),
+            Kind::Boolean => "true".to_owned(),
+            Kind::Word(words) => format!("{:?}", words[0]),
+            Kind::Words(words) => format!("{words:?}"),
+            Kind::Zone => "\"Asia/Tokyo\"".to_owned(),
+            Kind::Cron => "\"0 6 * * *\"".to_owned(),
+            Kind::Sweep => "\"never\"".to_owned(),
+            Kind::Clock => "\"09:00\"".to_owned(),
+            Kind::Ledger => "\"sqlite\"".to_owned(),
+        })
+    }
+
+    #[test]
+    fn every_key_that_is_documented_is_read_by_the_types() {
+        for chosen in ["credential", "file", "env"] {
+            let mut text = String::new();
+            for key in KEYS.iter().filter(|key| key.parent() != "state.key" || key.name() == chosen) {
+                let path = key.path.replace(['<', '>'], "");
+                if let Some(value) = sample(key.kind) {
+                    let _ = writeln!(text, "{path} = {value}");
+                }
+            }
+            let mut document = document(&text).unwrap_or_else(|findings| panic!("{findings}"));
+            let findings = shape::check(&mut document);
+            assert!(findings.is_empty(), "{findings}");
+            Config::deserialize(&Value::Table(document.root)).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    #[test]
+    fn every_default_is_read_by_the_types() {
+        let text = "[state]\nkey = { env = 'K' }\n[sources.a]\nplugin = 'file'\n[channels.a]\nplugin = 'file'\n\
+                    [campaigns.a]\naudience = 'true'\nchannel = 'a'\nwindow = { from = '09:00', to = '10:00' }\n\
+                    [pipelines.a]\nsources = ['a']\ncampaigns = ['a']\n";
+        let config = document(text).and_then(Config::from_document).unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(config.warnings.is_empty(), "{}", config.warnings);
+        let campaign = &config.campaigns["a"];
+        assert_eq!((campaign.per_run_max, campaign.per_store_per_day_max, campaign.touches_max), (5000, 50, 1));
+        assert_eq!((campaign.holdout, campaign.enabled), (0.10, true));
+        assert_eq!((config.sources["a"].max_age_hours, config.limits.drain_secs), (48, 60));
+        assert_eq!(config.locate(&["limits", "drain_secs"]).line, 1, "a default is shown at the nearest table that is there");
+    }
+
+    const WHOLE: &str = include_str!("../../testdata/config/design.good.toml");
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever is typed into a config, it is loaded or refused with findings that can be shown.
+        #[test]
+        fn no_text_panics(
+            at in 0..WHOLE.len(), cut in 0_usize..40,
+            typed in "[\"'\\[\\]{}=\\\\ \n\r.#a-z0-9\u{0}店\u{1F600}\t]{0,12}", key in 0_usize..3, offset in 0_usize..80, length in 0_usize..20,
+        ) {
+            let whole = |at: usize| (0..=at.min(WHOLE.len())).rev().find(|at| WHOLE.is_char_boundary(*at)).unwrap_or(0);
+            let text = format!("{}{typed}{}", &WHOLE[..whole(at)], &WHOLE[whole(at + cut)..]);
+            match document(&text).and_then(Config::from_document) {
+                Ok(config) => {
+                    let keys: [&[&str]; 3] = [&["campaigns", "warm-add", "audience"], &["tags", "dormant", "when"], &["sources", "pos", "with", "query"]];
+                    let findings = Diagnostics::at_offset(&config, keys[key], offset, length, "here", None);
+                    prop_assert!(!findings.render(false).is_empty());
+                }
+                Err(findings) => {
+                    prop_assert!(findings.has_errors());
+                    prop_assert!(!findings.render(true).is_empty());
+                    let json = findings.to_json();
+                    prop_assert!(json.as_array().is_some_and(|list| list.iter().all(|finding| finding["line"].as_u64() > Some(0))));
+                }
+            }
+        }
     }
 }
