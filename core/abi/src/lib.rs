@@ -16,7 +16,10 @@ mod values;
 pub use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 pub use calls::{CALL_DRY_RUN, Call, Host, Item, Stream, item_kind, log_level};
 pub use data::{BatchError, export_batch, export_schema, import_batch, import_schema};
-pub use tables::{ChannelTable, ENTRY_SYMBOL, EntryFn, Instance, MANIFEST_SYMBOL, ManifestFn, Plugin, SourceTable};
+pub use tables::{
+    ChannelTable, CheckFn, CreateFn, DescribeFn, ENTRY_SYMBOL, EntryFn, Instance, InstanceFn, MANIFEST_SYMBOL, ManifestFn, Plugin, PollFn,
+    PushFn, ReadFn, SchemaFn, SourceTable,
+};
 pub use values::{Buf, Error, Str};
 
 /// The major version, which is in the names of the two exported symbols. Another one is another ABI.

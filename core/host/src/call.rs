@@ -1,0 +1,46 @@
+//! A call as the plugin sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use reunion_abi::{self as abi, Str};
+
+use crate::CallOptions;
+
+/// The struct that is passed to the plugin, with what it points to. Lives until the call has returned
+/// and its stream is released.
+pub(crate) struct CallFrame {
+    passed: abi::Call,
+    // What `passed` points to.
+    _run_id: String,
+    _cancelled: Arc<AtomicBool>,
+}
+
+// SAFETY: the pointers lead to what the frame owns; the flag may be read from any thread.
+unsafe impl Send for CallFrame {}
+
+impl CallFrame {
+    /// Boxed, so that the struct stays where it is.
+    pub(crate) fn new(options: &CallOptions, cancelled: Arc<AtomicBool>) -> Box<Self> {
+        let run_id = options.run_id.clone();
+        let passed = abi::Call {
+            size: abi::Call::SIZE_1_0,
+            flags: if options.dry_run { abi::CALL_DRY_RUN } else { 0 },
+            deadline_unix_ms: options.deadline_unix_ms.unwrap_or(0),
+            // The bytes of a string stay where they are when it is moved.
+            run_id: Str::borrow(&run_id),
+            cancelled: Some(is_cancelled),
+            private_data: Arc::as_ptr(&cancelled).cast_mut().cast(),
+        };
+        Box::new(Self { passed, _run_id: run_id, _cancelled: cancelled })
+    }
+
+    pub(crate) fn passed(&self) -> *const abi::Call {
+        &raw const self.passed
+    }
+}
+
+unsafe extern "C" fn is_cancelled(call: *const abi::Call) -> i32 {
+    // SAFETY: by contract a plugin asks only while the call is valid, and then so is the flag.
+    i32::from(unsafe { &*(*call).private_data.cast::<AtomicBool>() }.load(Ordering::Acquire))
+}
