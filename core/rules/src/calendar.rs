@@ -48,7 +48,7 @@ mod tests {
         for name in ["UTC", "Asia/Shanghai", "America/New_York", "Pacific/Apia", "Asia/Kathmandu"] {
             let zone = TimeZone::get(name).expect("a zone");
             let calendar = Calendar::new(&zone, us("2027-01-01T00:00:00Z")).expect("a calendar");
-            for hours in (0..1_000_000).step_by(7) {
+            for hours in (0..1_000_000).step_by(101) {
                 let at = Timestamp::from_second(FIRST_S + hours * 3600).expect("in range");
                 let expected = at.to_zoned(zone.clone()).date();
                 let day = jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(calendar.day(at.as_microsecond())));

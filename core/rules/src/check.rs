@@ -1,17 +1,16 @@
-//! What is wrong with an expression or a query, in plain words.
+//! What a rule may be: one condition over one member, with types that fit.
 //!
-//! Types are checked here, before DataFusion would coerce them: it takes `store = 12` for a comparison of
-//! numbers and fails on the first store that is none. What is left for DataFusion to find is translated.
+//! Types are checked before DataFusion would coerce them: it takes `store = 12` for a comparison of numbers
+//! and fails on the first store that is none. What is left for DataFusion to find is translated.
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
-use datafusion::common::{DFSchema, DataFusionError, Result as FusionResult, SchemaError};
+use datafusion::common::{DFSchema, Result as FusionResult};
 use datafusion::logical_expr::expr::{Between, InList, Like, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility};
-use datafusion::sql::sqlparser::parser::ParserError;
-use datafusion::sql::sqlparser::tokenizer::Location;
 
-use crate::scan::{Complaint, Scan, offset};
+use crate::scan::{Complaint, Scan};
+use crate::translate::translate;
 
 /// What a value is, in the operator's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,6 +238,12 @@ impl Checker<'_> {
 
     fn comparison(&self, left: &Expr, right: &Expr) -> Result<(), Complaint> {
         let (left_kind, right_kind) = (self.kind(left), self.kind(right));
+        if let (Kind::Interval, Kind::Interval) = (left_kind, right_kind) {
+            // A month has no fixed length, so the engine compares months, days and seconds one by one.
+            return Err(Complaint::new("lengths of time cannot be compared")
+                .suggest("compare times, as in last_order_at < now() - interval '180 days'")
+                .at(self.span(left)));
+        }
         if left_kind.compares_with(right_kind) {
             return Ok(());
         }
@@ -301,18 +306,49 @@ impl Checker<'_> {
 
     fn function(&self, function: &ScalarFunction, expr: &Expr) -> Result<(), Complaint> {
         let Err(error) = expr.get_type(self.schema) else { return Ok(()) };
+        let names = std::iter::once(function.name()).chain(function.func.aliases().iter().map(String::as_str));
+        let (name, span) = names.filter_map(|name| Some((name, self.scan.find(name)?))).next().unzip();
+        let name = name.unwrap_or(function.name());
         let kinds: Vec<&str> = function.args.iter().map(|arg| self.kind(arg).words()).collect();
-        let message = if kinds.is_empty() {
-            format!("{}() needs arguments", function.name())
-        } else {
-            format!("{} does not take ({})", function.name(), kinds.join(", "))
-        };
-        let complaint = Complaint::new(message).at(self.scan.find(function.name()));
+        let message =
+            if kinds.is_empty() { format!("{name}() needs arguments") } else { format!("{name} does not take ({})", kinds.join(", ")) };
+        let complaint = Complaint::new(message).at(span);
         Err(match error.strip_backtrace().split("expects ").nth(1).and_then(|rest| rest.lines().next()) {
             Some(expects) => complaint.suggest(format!("it expects {expects}")),
             None => complaint,
         })
     }
+}
+
+/// Whether the types fit without reading a column of texts as something else, or a column of numbers as
+/// conditions, which DataFusion does unasked. `expr` has been coerced, and what its author cast himself is
+/// no [`Expr::Cast`] any more.
+pub(crate) fn check_coerced(expr: &Expr, schema: &DFSchema, scan: &Scan) -> Result<(), Complaint> {
+    let mut found = None;
+    let walked = expr.apply(|node| {
+        if let Expr::Cast(cast) = node
+            && !matches!(cast.expr.as_ref(), Expr::Literal(..))
+        {
+            let from = Kind::of(&cast.expr.get_type(schema)?);
+            let to = Kind::of(cast.field.data_type());
+            if (from == Kind::Text || to == Kind::Boolean) && from != to && from != Kind::Null {
+                let inner = shown(&cast.expr);
+                let complaint = Complaint::new(format!("{inner} is {}, where {} is needed", from.words(), to.words()));
+                let span = match cast.expr.as_ref() {
+                    Expr::Column(column) => scan.find(&column.name),
+                    _ => None,
+                };
+                found = Some(match to {
+                    Kind::Boolean => complaint.suggest(comparison_for(&inner, from)).at(span),
+                    _ => complaint.at(span),
+                });
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(|error| translate(&error, "", scan, &[]))?;
+    found.map_or(Ok(()), Err)
 }
 
 pub(crate) fn subquery() -> Complaint {
@@ -327,113 +363,8 @@ fn shown(expr: &Expr) -> String {
         Expr::Literal(value, _) => value.to_string(),
         Expr::ScalarFunction(function) => format!("{}(…)", function.name()),
         other => {
-            let text = other.to_string();
+            let text = other.human_display().to_string();
             if text.chars().count() > 60 { "the value".to_owned() } else { format!("`{text}`") }
         }
     }
-}
-
-/// An error of DataFusion's in plain words. `columns` are the names that could have been meant.
-pub(crate) fn translate(error: &DataFusionError, text: &str, scan: &Scan, columns: &[&str]) -> Complaint {
-    match error {
-        DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => translate(inner, text, scan, columns),
-        DataFusionError::Shared(inner) => translate(inner, text, scan, columns),
-        DataFusionError::Collection(errors) => match errors.first() {
-            Some(first) => translate(first, text, scan, columns),
-            None => Complaint::new("the text cannot be used"),
-        },
-        DataFusionError::SQL(error, _) => grammar(error, text),
-        DataFusionError::SchemaError(error, _) => match error.as_ref() {
-            SchemaError::FieldNotFound { field, .. } => unknown_column(&field.flat_name(), &field.name, scan, columns),
-            SchemaError::AmbiguousReference { field } => {
-                Complaint::new(format!("`{}` could be a column of more than one table", field.name))
-                    .suggest("write the table's name before it, with a point between")
-                    .at(scan.find(&field.name))
-            }
-            other => Complaint::new(one_line(&other.to_string())),
-        },
-        DataFusionError::Plan(message) => plan(message, scan),
-        other => Complaint::new(one_line(other.message().as_ref())),
-    }
-}
-
-fn unknown_column(full: &str, name: &str, scan: &Scan, columns: &[&str]) -> Complaint {
-    let written = scan.as_written(name).unwrap_or(name);
-    let mut complaint = Complaint::new(format!("there is no column `{}`", full.replace('"', ""))).at(scan.find(name));
-    complaint.unknown_column = Some(name.to_owned());
-    if let Some(exact) = columns.iter().find(|column| column.eq_ignore_ascii_case(written) && **column != name) {
-        return complaint.suggest(format!("capital letters need double quotes: write \"{exact}\""));
-    }
-    match nearest(name, columns.iter().copied()) {
-        Some(near) => complaint.suggest(format!("did you mean `{near}`?")),
-        None if scan.is_double_quoted(name) => complaint.suggest(format!("text stands in single quotes: write '{name}'")),
-        None => complaint,
-    }
-}
-
-fn plan(message: &str, scan: &Scan) -> Complaint {
-    let quoted = |prefix: &str| message.split(prefix).nth(1).and_then(|rest| rest.split('\'').next());
-    if let Some(name) = quoted("Invalid function '") {
-        let complaint = Complaint::new(format!("there is no function {name}()")).at(scan.find(name));
-        return match quoted("Did you mean '").filter(|near| strsim::damerau_levenshtein(name, near) <= name.len().div_ceil(3)) {
-            Some(near) => complaint.suggest(format!("did you mean {near}()?")),
-            None => complaint,
-        };
-    }
-    if let Some(table) = quoted("table '") {
-        let table = table.rsplit('.').next().unwrap_or(table);
-        return Complaint::new(format!("there is no table `{table}`")).at(scan.find(table));
-    }
-    Complaint::new(one_line(message))
-}
-
-/// `sql parser error: Expected: an expression, found: EOF at Line: 1, Column: 7`
-fn grammar(error: &ParserError, text: &str) -> Complaint {
-    let message = match error {
-        ParserError::RecursionLimitExceeded => return Complaint::new("brackets are nested too deep: the limit is 50"),
-        ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
-    };
-    let (message, place) = message.split_once(" at Line: ").unwrap_or((message, ""));
-    let place = place
-        .split_once(", Column: ")
-        .and_then(|(line, column)| Some(offset(text, Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })));
-    let found = place.map(|at| (at, text[at..].split_whitespace().next().map_or(0, str::len)));
-    let expected = message.split_once("Expected: ").map(|(_, rest)| rest.rsplit_once(", found: ").map_or(rest, |(expected, _)| expected));
-    let complaint = match (expected, message.rsplit_once("found: ").map(|(_, found)| found)) {
-        (Some(expected), Some("EOF")) => Complaint::new(format!("the text ends where {expected} should follow")),
-        (Some(expected), Some(found)) => Complaint::new(format!("`{found}` stands where {expected} should be")),
-        _ => Complaint::new(one_line(message)),
-    };
-    complaint.at(found.or(Some((text.trim_end().len(), 0))))
-}
-
-/// The nearest of these names, where one is near.
-pub(crate) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    let limit = name.chars().count().div_ceil(3).min(4);
-    let distance = |candidate: &&str| strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
-    names
-        .into_iter()
-        .map(|candidate| (distance(&candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// The first line, without the engine's own prefixes.
-pub(crate) fn one_line(message: &str) -> String {
-    let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("the text cannot be used");
-    let prefixes = [
-        "Error during planning: ",
-        "Execution error: ",
-        "Arrow error: ",
-        "This feature is not implemented: ",
-        "Internal error: ",
-        "Optimizer rule ",
-    ];
-    let mut line = line;
-    while let Some(rest) = prefixes.iter().find_map(|prefix| line.strip_prefix(prefix)) {
-        line = rest;
-    }
-    line.split(". This issue was likely caused by a bug").next().unwrap_or(line).trim_end_matches('.').to_owned()
 }

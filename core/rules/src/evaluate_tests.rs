@@ -194,7 +194,7 @@ fn a_value_on_which_a_rule_fails_is_null_and_the_others_are_not() {
     assert_eq!(of("shop"), (vec![true, false, false, false], 2));
     assert_eq!(of("rest"), (vec![true, false, true, false], 2));
     assert_eq!(of("year").0[..1], [true]);
-    assert_eq!(of("year").0[2], true, "year 9999, as old systems write for never");
+    assert!(of("year").0[2], "year 9999, as old systems write for never");
     assert_eq!(of("far").0.len(), 4);
 }
 

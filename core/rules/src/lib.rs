@@ -20,6 +20,7 @@ mod query;
 mod rules;
 mod scan;
 mod tags;
+mod translate;
 
 pub use derive::{Derivation, LinkedMembers, derive, derived_schema, rule_schema};
 pub use error::{DeriveError, EvaluateError, QueryError, RuleError, RuleName};

@@ -16,7 +16,7 @@ const EXACT_MAX: u128 = 999_999_999_999_999;
 /// Columns of text that one cell of a table for people takes; the rest is cut off.
 const CELL_WIDTH_MAX: usize = 60;
 
-/// The rows as JSON objects, columns in order.
+/// The rows as JSON objects, one key for each column.
 ///
 /// Numbers are numbers; a decimal too, unless it has more than 15 digits, in which case it is a string, so
 /// that no reader rounds it. Moments are RFC 3339 in UTC, days and times ISO 8601, ids hex digits. What JSON

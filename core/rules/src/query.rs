@@ -17,10 +17,10 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::StreamExt;
 
 use crate::QueryError;
-use crate::check::{nearest, one_line, translate};
 use crate::engine::{Clock, hex_function};
 use crate::parallel;
 use crate::scan::{Complaint, Scan};
+use crate::translate::{masked, nearest, one_line, translate};
 
 /// Stack of the threads that plan and run a query.
 const STACK_BYTES: usize = 64 << 20;
@@ -177,7 +177,7 @@ fn failure(error: &DataFusionError, sql: &str, scan: &Scan, tables: &[String], c
         root @ (DataFusionError::ArrowError(..)
         | DataFusionError::Execution(_)
         | DataFusionError::Internal(_)
-        | DataFusionError::External(_)) => QueryError::Failed(one_line(&root.message())),
+        | DataFusionError::External(_)) => QueryError::Failed(masked(&one_line(&root.message()))),
         _ => {
             let mut complaint = translate(error, sql, scan, columns);
             if let Some(name) = complaint.message.strip_prefix("there is no table `").and_then(|rest| rest.strip_suffix('`')) {

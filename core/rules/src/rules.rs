@@ -20,11 +20,12 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::DFParserBuilder;
 use reunion_model::schema::DERIVED;
 
-use crate::check::{check_rule, nearest, subquery, translate};
+use crate::check::{check_coerced, check_rule, subquery};
 use crate::engine::Clock;
 use crate::parallel::on_deep_stack;
 use crate::scan::{Complaint, Scan};
 use crate::tags::since_column;
+use crate::translate::{nearest, translate};
 use crate::{RuleError, RuleName};
 
 /// 2026-01-01T00:00:00Z, the clock by which rules are tried out when they are compiled.
@@ -245,7 +246,7 @@ impl Planner<'_> {
         let scan = Scan::of(text, "rule").map_err(|complaint| complaint.suggest_if_none("write a condition, such as order_count > 0"))?;
         let (schema, logical) = self.logical(text, &scan)?;
         let names = logical.column_refs().into_iter().map(|column| column.name.clone()).collect();
-        let physical = self.physical(&schema, logical).map_err(|error| self.translate(&error, text, &scan))?;
+        let physical = self.physical(&schema, logical, text, &scan)?;
         // What only shows when it runs, such as a text that is no time.
         let columns = self.fields.iter().map(|field| if field.is_nullable() { new_null_array(field.data_type(), 1) } else { one_false() });
         let nullable: Vec<Field> = self.fields.iter().map(|field| field.as_ref().clone()).collect();
@@ -262,7 +263,7 @@ impl Planner<'_> {
     fn bind(&self, text: &str, name: RuleName) -> Result<BoundRule, Complaint> {
         let scan = Scan::of(text, "rule")?;
         let (schema, logical) = self.logical(text, &scan)?;
-        let expr = self.physical(&schema, logical).map_err(|error| self.translate(&error, text, &scan))?;
+        let expr = self.physical(&schema, logical, text, &scan)?;
         Ok(BoundRule { name, expr, schema: Arc::clone(schema.inner()) })
     }
 
@@ -284,17 +285,17 @@ impl Planner<'_> {
         Ok((schema, expr))
     }
 
-    fn physical(&self, schema: &DFSchema, expr: Expr) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
-        let context = SimplifyContext::builder()
-            .with_schema(Arc::new(schema.clone()))
-            .with_config_options(Arc::clone(self.session.config_options()))
-            .build();
+    fn physical(&self, schema: &DFSchema, expr: Expr, text: &str, scan: &Scan) -> Result<Arc<dyn PhysicalExpr>, Complaint> {
+        let translated = |error: DataFusionError| self.translate(&error, text, scan);
+        let config = self.session.config_options();
+        let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).with_config_options(Arc::clone(config)).build();
         let simplifier = ExprSimplifier::new(context);
-        let expr = simplifier.coerce(forgiving(expr, schema)?, schema)?;
-        let expr = simplifier.simplify(expr)?;
+        let expr = forgiving(expr, schema).and_then(|expr| simplifier.coerce(expr, schema)).map_err(translated)?;
+        check_coerced(&expr, schema, scan)?;
+        let expr = simplifier.simplify(expr).map_err(translated)?;
         let mut props = ExecutionProps::new();
-        props.config_options = Some(Arc::clone(self.session.config_options()));
-        create_physical_expr(&expr, schema, &props, &PhysicalPlanningContext::default())
+        props.config_options = Some(Arc::clone(config));
+        create_physical_expr(&expr, schema, &props, &PhysicalPlanningContext::default()).map_err(translated)
     }
 
     fn translate(&self, error: &DataFusionError, text: &str, scan: &Scan) -> Complaint {

@@ -78,6 +78,10 @@ impl Scan {
         if words > WORDS_MAX {
             return Err(Complaint::new(format!("the {what} has {words} words and operators, and the limit is {WORDS_MAX}")));
         }
+        if let Some(token) = tokens.iter().find(|token| token.token == Token::Overlap) {
+            let begin = offset(text, token.span.start);
+            return Err(Complaint::new("`&&` is not SQL").suggest("write and").at(Some((begin, 2))));
+        }
         let comment = |token: &&TokenWithSpan| {
             matches!(token.token, Token::Whitespace(Whitespace::SingleLineComment { .. } | Whitespace::MultiLineComment(_)))
         };
