@@ -144,8 +144,8 @@ impl GoldenPlan {
     }
 
     /// The table of members: `member_id`, `founding` (a record key), `founded_at`, `epoch`,
-    /// `content_hash`, `record_count`, `source_mask` (one bit for each source of the run's sorted
-    /// list), `phone`, and the golden columns.
+    /// `content_hash`, `record_count`, `source_mask` (bit `n` for the source at
+    /// position `n` of the run's list), `phone`, and the golden columns.
     pub fn schema(&self) -> SchemaRef {
         let golden = self.columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true));
         Arc::new(Schema::new(member_fields().into_iter().chain(golden).collect::<Vec<_>>()))

@@ -533,6 +533,7 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
     let new_ids = new_ids(resolved, sets, &taken_from, &before, lookup);
     let mut members = Members::default();
     let mut splits = Vec::new();
+    let mut left = Vec::new();
     for set in 0..sets.len() {
         let founding = sets.founding[set];
         if let Some((id, epoch)) = new_ids[set] {
@@ -542,11 +543,9 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
             members.founded_at.push(Some(created).filter(|created| *created != i64::MAX));
             members.epoch.push(epoch);
             members.previous_hash.push(None);
-            let mut left =
-                sets.records[sets.range(set)].iter().map(|record| resolved.previous_member[*record as usize]).collect::<Vec<_>>();
-            left.sort_unstable();
+            previous_members(resolved, sets, set, &mut left);
             left.dedup();
-            splits.extend(left.iter().filter(|member| **member != NONE).map(|member| (resolved.member(*member), id)));
+            splits.extend(left.iter().map(|member| (resolved.member(*member), id)));
         } else {
             let member = taken_from[set] as usize;
             members.ids.push(resolved.member(member as u32));
@@ -559,18 +558,25 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
     Ok(Ids { members, taken_from, removed, merges, splits })
 }
 
+/// The previous members of a set's records, one for each record that had one, sorted.
+fn previous_members(resolved: &Resolved, sets: &Sets, set: usize, members: &mut Vec<u32>) {
+    members.clear();
+    let previous = sets.records[sets.range(set)].iter().map(|record| resolved.previous_member[*record as usize]);
+    members.extend(previous.filter(|member| *member != NONE));
+    members.sort_unstable();
+}
+
 /// For each previous member, the set with most of its records, or `NONE`. Of equal ones, the set that
 /// was founded first.
 fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
     let mut keeper = vec![NONE; resolved.members.len()];
     let mut most = vec![0_u32; resolved.members.len()];
     let mut here: Vec<(u32, u32)> = Vec::new();
+    let mut previous = Vec::new();
     for set in 0..sets.len() {
         here.clear();
-        let mut previous =
-            sets.records[sets.range(set)].iter().map(|record| resolved.previous_member[*record as usize]).collect::<Vec<_>>();
-        previous.sort_unstable();
-        for member in previous.into_iter().filter(|member| *member != NONE) {
+        previous_members(resolved, sets, set, &mut previous);
+        for member in previous.iter().copied() {
             match here.last_mut() {
                 Some((last, count)) if *last == member => *count += 1,
                 _ => here.push((member, 1)),

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::array::{Array, BooleanArray, FixedSizeBinaryArray, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::UInt64Type;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
@@ -105,7 +105,7 @@ impl Known {
 /// [`crate::identity::index_columns`] names are needed.
 #[derive(Debug, Clone)]
 pub struct Chunk {
-    /// Index of the source in the run's sorted list.
+    /// Index of the source in [`PullInput::sources`].
     pub source: u16,
     /// The records.
     pub batch: RecordBatch,
@@ -114,7 +114,7 @@ pub struct Chunk {
 /// One pull of a source that this run takes in.
 #[derive(Debug, Clone, Default)]
 pub struct Pull {
-    /// Index of the source in the run's sorted list.
+    /// Index of the source in [`PullInput::sources`].
     pub source: u16,
     /// The chunks that it wrote, among the run's new ones.
     pub chunks: Range<usize>,
@@ -130,7 +130,8 @@ pub struct Pull {
 /// What [`Resolved::new`] works on.
 #[derive(Debug, Clone, Copy)]
 pub struct PullInput<'a> {
-    /// Names of all sources with records, sorted.
+    /// Names of all sources with records. The position of a source is its bit in `source_mask`, so a
+    /// state keeps the order and adds new sources at the end.
     pub sources: &'a [String],
     /// The previous generation's chunks and then the new ones, each oldest to newest.
     pub chunks: &'a [Chunk],
@@ -211,7 +212,10 @@ pub struct Resolved<'a> {
 #[derive(Debug)]
 pub(crate) struct Rows<'a> {
     chunks: &'a [Chunk],
+    /// By chunk.
     starts: Vec<u32>,
+    ids: Vec<&'a StringArray>,
+    hashes: Vec<&'a FixedSizeBinaryArray>,
     pub(crate) keys: Vec<u128>,
     /// `i64::MIN` for null.
     pub(crate) updated: Vec<i64>,
@@ -231,6 +235,8 @@ impl<'a> Rows<'a> {
         let mut rows = Self {
             chunks,
             starts: Vec::with_capacity(chunks.len()),
+            ids: Vec::with_capacity(chunks.len()),
+            hashes: Vec::with_capacity(chunks.len()),
             keys: Vec::with_capacity(total),
             updated: Vec::with_capacity(total),
             created: Vec::with_capacity(total),
@@ -240,8 +246,8 @@ impl<'a> Rows<'a> {
         for Chunk { batch, .. } in chunks {
             rows.starts.push(rows.keys.len() as u32);
             let (count, keys) = (batch.num_rows(), sixteens_of(batch, RECORDS, RECORD_KEY)?);
-            sixteens_of(batch, RECORDS, CONTENT_HASH)?;
-            texts_of(batch, RECORDS, RECORD_ID)?;
+            rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
+            rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
             rows.keys.extend((0..count).map(|row| sixteen(keys, row)));
             rows.phones.extend(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?.iter().map(Option::unwrap_or_default));
             let reasons = texts_of(batch, RECORDS, REASON)?;
@@ -279,15 +285,12 @@ impl<'a> Rows<'a> {
 
     pub(crate) fn hash(&self, row: u32) -> u128 {
         let (chunk, at) = self.locate(row);
-        self.chunks[chunk].batch.column_by_name(CONTENT_HASH).map_or(0, |hashes| {
-            use arrow::array::AsArray;
-            sixteen(hashes.as_fixed_size_binary(), at)
-        })
+        sixteen(self.hashes[chunk], at)
     }
 
     pub(crate) fn record_id(&self, row: u32) -> &'a str {
         let (chunk, at) = self.locate(row);
-        texts_of(&self.chunks[chunk].batch, RECORDS, RECORD_ID).map_or("", |ids| ids.value(at))
+        self.ids[chunk].value(at)
     }
 }
 
@@ -328,7 +331,8 @@ impl<'a> Resolved<'a> {
     }
 
     fn by_name(&self, a: u32, b: u32) -> std::cmp::Ordering {
-        self.rows.source(a).cmp(&self.rows.source(b)).then_with(|| self.rows.record_id(a).cmp(self.rows.record_id(b)))
+        let name = |row: u32| &self.input.sources[usize::from(self.rows.source(row))];
+        name(a).cmp(name(b)).then_with(|| self.rows.record_id(a).cmp(self.rows.record_id(b)))
     }
 
     /// The previous member of this number.

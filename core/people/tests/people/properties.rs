@@ -1,0 +1,168 @@
+//! Promises about all inputs: sums hold, and nothing depends on order, cut, threads or history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use reunion_people::{SharedPhonePolicy, SourceCounts};
+
+use crate::world::{Given, Row, World, config, day, row};
+
+const SOURCES: [&str; 3] = ["mall", "pos", "wms"];
+
+fn any_row() -> impl Strategy<Value = Row> {
+    let phone = prop_oneof![8 => (0_u32..8).prop_map(|n| format!("1391234567{n}")), 1 => Just("无".to_owned()), 1 => Just(String::new())];
+    let unionid = prop_oneof![3 => Just(String::new()), 1 => (0_u32..4).prop_map(|n| format!("u{n}"))];
+    let moment = || prop_oneof![1 => Just(String::new()), 3 => (0_u32..6).prop_map(day)];
+    let consent = prop::sample::select(vec!["", "granted", "withdrawn", "unknown"]);
+    (0_u32..10, phone, unionid, 0_usize..4, moment(), moment(), -300_i32..300, consent, moment(), any::<bool>()).prop_map(
+        |(id, phone, unionid, name, updated, created, cents, consent, consent_at, evidence)| Row {
+            unionid,
+            name: ["", "张三", "李四", "王五"][name].into(),
+            updated,
+            created,
+            spent: format!("{}.{:02}", cents / 100, cents.unsigned_abs() % 100),
+            orders: (cents.unsigned_abs() % 7).to_string(),
+            consent: consent.into(),
+            consent_at,
+            evidence: if evidence { "form".into() } else { String::new() },
+            ..row(&format!("r{id}"), &phone)
+        },
+    )
+}
+
+fn any_given(snapshot: impl Strategy<Value = bool>) -> impl Strategy<Value = Given> {
+    (0_usize..3, prop::collection::vec(any_row(), 0..14), snapshot, 1_usize..6).prop_map(|(source, rows, snapshot, cut)| Given {
+        source: SOURCES[source],
+        rows,
+        snapshot,
+        keyed: false,
+        cut,
+    })
+}
+
+fn any_policy() -> impl Strategy<Value = SharedPhonePolicy> {
+    prop::sample::select(vec![SharedPhonePolicy::Merge, SharedPhonePolicy::Household, SharedPhonePolicy::Quarantine])
+}
+
+fn sum(counts: &SourceCounts) -> u64 {
+    counts.new + counts.changed + counts.unchanged + counts.superseded + counts.quarantined.values().sum::<u64>()
+}
+
+/// The rows of a source that count, by their ids: of one pull the greatest, of several the latest.
+fn apply(content: &mut BTreeMap<(&'static str, String), Row>, given: &Given, key: impl Fn(&Row) -> (Option<String>, u128)) {
+    if given.snapshot {
+        content.retain(|(source, _), _| *source != given.source);
+    }
+    let mut pulled: BTreeMap<String, &Row> = BTreeMap::new();
+    for row in &given.rows {
+        let held = pulled.entry(row.id.clone()).or_insert(row);
+        if key(row) > key(held) {
+            *held = row;
+        }
+    }
+    for (id, row) in pulled {
+        content.insert((given.source, id), row.clone());
+    }
+}
+
+fn snapshots(content: &BTreeMap<(&'static str, String), Row>) -> Vec<Given> {
+    let of = |source: &'static str| content.iter().filter(|((of, _), _)| *of == source).map(|(_, row)| row.clone()).collect::<Vec<_>>();
+    SOURCES.map(|source| Given { source, rows: of(source), snapshot: true, keyed: false, cut: 4 }).to_vec()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn many_small_runs_come_to_the_same_people_as_one(runs in prop::collection::vec(prop::collection::vec(any_given(any::<bool>()), 0..4), 1..5), policy in any_policy(), cards_max in 2_u32..6) {
+        let config = config(&["phone", "unionid"], cards_max, policy);
+        let mut world = World::new(config.clone());
+        let mut content = BTreeMap::new();
+        for run in &runs {
+            // Equal moments are decided by content hashes, which this model does not know: make them differ.
+            let run = run.iter().map(|given| {
+                let mut given = given.clone();
+                let mut had = BTreeSet::new();
+                given.rows.retain(|row| had.insert((row.id.clone(), row.updated.clone())));
+                given
+            }).collect::<Vec<_>>();
+            let live_before = world.records().len() as u64;
+            let done = world.run(&run);
+            for (source, counts) in &done.counts {
+                prop_assert_eq!(counts.pulled, sum(counts), "{} {:?}", source, counts);
+                let rows = run.iter().filter(|given| given.source == source).map(|given| given.rows.len() as u64).sum::<u64>();
+                prop_assert_eq!(counts.pulled, rows);
+            }
+            prop_assert_eq!(done.deletions.values().map(|d| d.live_before).sum::<u64>(), live_before);
+            for given in &run {
+                apply(&mut content, given, |row| (Some(row.updated.clone()).filter(|text| !text.is_empty()), 0));
+            }
+        }
+        let mut fresh = World::new(config);
+        fresh.run(&snapshots(&content));
+        prop_assert_eq!(world.people(), fresh.people());
+        let reasons = |world: &World| world.records().into_iter().map(|(record, outcome)| (record, outcome.err())).collect::<BTreeMap<_, _>>();
+        prop_assert_eq!(reasons(&world), reasons(&fresh));
+        // Nothing new: nothing changes.
+        let again = world.run(&snapshots(&content));
+        prop_assert_eq!((again.dirty, again.assignments, again.new, again.changed), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn order_and_cut_do_not_matter(given in prop::collection::vec(any_given(Just(true)), 1..4), order in any::<prop::sample::Index>(), cut in 1_usize..9, policy in any_policy()) {
+        let mut by_source = BTreeMap::new();
+        for given in given {
+            by_source.insert(given.source, given);
+        }
+        let given = by_source.into_values().collect::<Vec<_>>();
+        let turned = given.iter().rev().map(|given| {
+            let mut given = Given { cut, ..given.clone() };
+            if !given.rows.is_empty() {
+                let by = order.index(given.rows.len());
+                given.rows.rotate_left(by);
+            }
+            given.rows.reverse();
+            given
+        }).collect::<Vec<_>>();
+        let config = config(&["phone", "unionid"], 4, policy);
+        let mut worlds = [World::new(config.clone()), World::new(config)];
+        let done = [worlds[0].run(&given), worlds[1].run(&turned)];
+        prop_assert_eq!(&done[0].counts, &done[1].counts);
+        prop_assert_eq!(worlds[0].all(), worlds[1].all());
+        // And once more, in the other order, on what is there.
+        let again = [worlds[0].run(&turned), worlds[1].run(&given)];
+        prop_assert_eq!(&again[0].counts, &again[1].counts);
+        prop_assert_eq!(worlds[0].all(), worlds[1].all());
+    }
+
+    #[test]
+    fn equal_keys_join_and_nothing_else_does(given in any_given(Just(true))) {
+        let mut world = World::merging();
+        world.run(std::slice::from_ref(&given));
+        let live = world.live_rows(&given);
+        // The plain definition: join until nothing changes.
+        let mut sets = (0..live.len()).collect::<Vec<_>>();
+        let cards = |phone: &str| live.iter().filter(|row| row.phone == phone).count();
+        let usable = live.iter().map(|row| row.phone.starts_with('1') && cards(&row.phone) <= 5).collect::<Vec<_>>();
+        loop {
+            let before = sets.clone();
+            for a in 0..live.len() {
+                for b in 0..live.len() {
+                    let same = live[a].phone == live[b].phone || (!live[a].unionid.is_empty() && live[a].unionid == live[b].unionid);
+                    if usable[a] && usable[b] && same {
+                        sets[a] = sets[a].min(sets[b]);
+                    }
+                }
+            }
+            if before == sets {
+                break;
+            }
+        }
+        let mut expected: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+        for (at, row) in live.iter().enumerate().filter(|(at, _)| usable[*at]) {
+            expected.entry(sets[at]).or_default().insert(format!("{}/{}", given.source, row.id));
+        }
+        let expected = expected.into_values().collect::<BTreeSet<_>>();
+        prop_assert_eq!(world.people().into_keys().collect::<BTreeSet<_>>(), expected);
+    }
+}
