@@ -145,6 +145,9 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
     use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
     use arrow::datatypes::Field;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
 
     fn batch() -> RecordBatch {
         let columns: [(&str, ArrayRef); 3] = [
@@ -153,6 +156,25 @@ mod tests {
             ("at", Arc::new(TimestampMicrosecondArray::from(vec![1, 2, 3]).with_timezone("UTC"))),
         ];
         RecordBatch::try_from_iter(columns).expect("a batch")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_slice_of_any_batch_arrives_as_it_was(
+            cells in vec((option::of(".{0,6}"), option::of(any::<i64>())), 0..40),
+            offset in 0usize..40,
+            rows in 0usize..40,
+        ) {
+            let (texts, numbers): (Vec<_>, Vec<_>) = cells.into_iter().unzip();
+            let (texts, numbers) = (StringArray::from(texts), Int64Array::from(numbers));
+            let columns: [(&str, ArrayRef); 2] = [("text", Arc::new(texts)), ("number", Arc::new(numbers))];
+            let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).expect("a batch");
+            let offset = offset.min(batch.num_rows());
+            let slice = batch.slice(offset, rows.min(batch.num_rows() - offset));
+            prop_assert_eq!(round_trip(&slice, 40).expect("valid"), slice);
+        }
     }
 
     fn round_trip(batch: &RecordBatch, rows_max: usize) -> Result<RecordBatch, BatchError> {

@@ -66,7 +66,7 @@ pub(crate) fn receipts(batch: &RecordBatch) -> Result<Vec<Receipt>, String> {
             task: task(ids, row, "a receipt")?,
             verdict,
             retry_after_ms: delay.filter(|_| verdict == Verdict::NotSent),
-            code: optional(codes, row),
+            code: optional(codes, row).map(|code| text::tidy(&code)),
             message: optional(messages, row).map(|message| text::tidy(&message)),
         })
     };

@@ -13,7 +13,7 @@ use reunion_model::plugin::{Finding, Item, PluginError, ReadRequest};
 use crate::instance::{Active, Instance};
 use crate::library::{Loaded, SourceFunctions};
 use crate::stream::{Pull, StreamKind};
-use crate::{CallOptions, Canceller, ItemStream, SourceConnector};
+use crate::{CallOptions, Canceller, ItemStream, SourceConnector, text};
 
 pub(crate) struct InProcessSource {
     instance: Arc<Instance>,
@@ -37,7 +37,8 @@ pub(crate) fn check(active: &Active, function: abi::CheckFn) -> Result<Vec<Findi
     let status = unsafe { function(instance.handle(), active.frame.passed(), &raw mut findings, &raw mut error) };
     // SAFETY: filled in by the plugin where the status is not 0.
     unsafe { instance.outcome(status, &error) }?;
-    instance.document(&findings, "the findings of a check")
+    let findings: Vec<Finding> = instance.document(&findings, "the findings of a check")?;
+    Ok(findings.into_iter().map(|finding| Finding { message: text::tidy(&finding.message), ..finding }).collect())
 }
 
 impl SourceConnector for InProcessSource {

@@ -51,6 +51,21 @@ fn country_prefix(digits: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Whatever stands around a phone number that is a word of its own, it is masked, and all else stays.
+        #[test]
+        fn a_phone_never_passes(before in "(.*[^0-9a-zA-Z])?", rest in 300_000_000u64..1_000_000_000, last in 0u8..10, after in "([^0-9a-zA-Z].*)?") {
+            let phone = format!("1{rest}{last}");
+            let text = format!("{before}{phone}{after}");
+            let masked = without_phones(&text);
+            prop_assert!(!masked.contains(&phone));
+            prop_assert_eq!(masked.chars().count(), text.chars().count());
+        }
+    }
 
     #[test]
     fn phones_are_masked_and_other_numbers_are_not() {

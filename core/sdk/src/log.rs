@@ -34,9 +34,14 @@ pub(crate) fn install(host: &'static Host) {
     ONCE.call_once(|| {
         // Where the author has set a subscriber of their own, theirs stays.
         if tracing::subscriber::set_global_default(Forwarder).is_ok() {
-            panic::set_hook(Box::new(|panic| {
+            // The SDK's own tests still want to see why they fail.
+            let before = cfg!(test).then(panic::take_hook);
+            panic::set_hook(Box::new(move |panic| {
                 let place = panic.location().map(ToString::to_string);
                 tracing::error!(location = place.unwrap_or_default(), "the plugin panicked");
+                if let Some(before) = &before {
+                    before(panic);
+                }
             }));
         }
     });

@@ -6,6 +6,8 @@
 mod functions;
 mod instance;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::{CString, c_char};
 use std::panic::catch_unwind;

@@ -1,0 +1,192 @@
+//! The C functions, called as a host would call them.
+
+use std::ffi::CString;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use reunion_abi::{self as abi, Buf, Error, Host, Str, Stream};
+use serde_json::{Value, json};
+
+use super::{OfSource, entry, manifest, source_plugin};
+use crate::{ABI_VERSION, Call, Capabilities, ErrorClass, Finding, Item, Items, Manifest, PluginError, PluginKind, ReadRequest, Source};
+
+/// Panics in `check`; its stream waits for a cancel.
+struct Fragile;
+
+impl Source for Fragile {
+    type Config = Value;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            name: "fragile".into(),
+            version: "0.1.0".into(),
+            abi: [9, 9],
+            kind: PluginKind::Channel,
+            summary: "Breaks.".into(),
+            config_schema: json!({}),
+            sample: "zero\0byte".into(),
+            capabilities: Capabilities::default(),
+        }
+    }
+
+    fn create(_: &str, _: Value) -> Result<Self, PluginError> {
+        Ok(Self)
+    }
+
+    fn check(&self, _: &Call) -> Result<Vec<Finding>, PluginError> {
+        panic!("the check panics")
+    }
+
+    fn schema(&self, _: &Call) -> Result<SchemaRef, PluginError> {
+        Ok(std::sync::Arc::new(Schema::empty()))
+    }
+
+    fn read(&self, _: &Call, _: ReadRequest, _: Option<Value>) -> Result<Items, PluginError> {
+        Ok(Box::new(std::iter::repeat_with(|| Ok(Item::Begin { resumed: false }))))
+    }
+}
+
+static LOGGED: AtomicI32 = AtomicI32::new(0);
+
+unsafe extern "C" fn log(_: *const Host, _: i32, _: Str, _: Str, _: Str) {
+    LOGGED.fetch_add(1, Ordering::Relaxed);
+}
+
+const HOST_PARTS: Host =
+    Host { size: Host::SIZE_1_0, minor: 0, private_data: ptr::null_mut(), log: Some(log), log_level_max: 5, reserved: 0 };
+static HOST: Host = HOST_PARTS;
+
+fn call(size: u32) -> abi::Call {
+    abi::Call { size, flags: 0, deadline_unix_ms: 0, run_id: Str::EMPTY, cancelled: None, private_data: ptr::null_mut() }
+}
+
+fn message(error: &Error) -> String {
+    // SAFETY: filled in by the function under test.
+    unsafe { error.message.to_text(1 << 12) }
+}
+
+/// The table and an instance of it.
+fn instance(host: &Host) -> Result<(abi::Plugin, *mut abi::Instance), String> {
+    let (table, mut instance, mut error) = (source_plugin::<Fragile>(), ptr::null_mut(), Error::empty());
+    // SAFETY: all pointers are valid for the call.
+    let status = unsafe { (table.create.expect("there"))(host, Str::borrow("test"), Str::borrow("{}"), &raw mut instance, &raw mut error) };
+    if status == abi::OK { Ok((table, instance)) } else { Err(message(&error)) }
+}
+
+#[test]
+fn a_table_that_is_too_small_is_refused_and_a_larger_one_filled_in_part() {
+    let (mut table, mut error) = (abi::Plugin::empty(), Error::empty());
+    table.size = abi::Plugin::SIZE_1_0 - 8;
+    // SAFETY: both structs are valid.
+    let status = unsafe { entry(source_plugin::<Fragile>(), 3, &raw mut table, &raw mut error) };
+    assert_eq!(status, ErrorClass::Internal.code());
+    assert!(message(&error).contains("built for ABI 1.0") && message(&error).contains("minor version 3"), "{}", message(&error));
+    assert!(table.create.is_none(), "nothing was written");
+
+    #[repr(C)]
+    struct Later {
+        plugin: abi::Plugin,
+        appended: u64,
+    }
+    let mut later = Later { plugin: abi::Plugin::empty(), appended: 7 };
+    later.plugin.size = size_of::<Later>() as u32;
+    // SAFETY: as above.
+    let status = unsafe { entry(source_plugin::<Fragile>(), 3, &raw mut later.plugin, &raw mut error) };
+    assert_eq!((status, later.plugin.size, later.appended), (abi::OK, abi::Plugin::SIZE_1_0, 7));
+    assert!(later.plugin.create.is_some() && !later.plugin.source.is_null() && later.plugin.channel.is_null());
+}
+
+#[test]
+fn structs_that_are_too_small_are_refused_and_an_error_without_room_is_left_alone() {
+    let small = Host { size: 8, ..HOST_PARTS };
+    assert!(instance(&small).err().expect("refused").contains("the host's struct is too small"));
+
+    let (table, instance) = instance(&HOST).expect("made");
+    // SAFETY: a static table.
+    let source = unsafe { &*table.source };
+    let (mut findings, mut error) = (Buf::empty(), Error::empty());
+    let small = call(16);
+    // SAFETY: all pointers are valid for the call.
+    let status = unsafe { (source.check.expect("there"))(instance, &raw const small, &raw mut findings, &raw mut error) };
+    assert_eq!(status, ErrorClass::Internal.code());
+    assert!(message(&error).contains("the call's struct is too small"));
+
+    let mut no_room = Error::empty();
+    no_room.size = 4;
+    // SAFETY: as above.
+    let status = unsafe { (source.check.expect("there"))(instance, &raw const small, &raw mut findings, &raw mut no_room) };
+    assert_eq!((status, no_room.message.len, no_room.release.is_none()), (ErrorClass::Internal.code(), 0, true));
+    // SAFETY: its last use.
+    unsafe { (table.destroy.expect("there"))(instance) };
+}
+
+#[test]
+fn a_panic_poisons_the_instance_and_its_streams() {
+    let (table, instance) = instance(&HOST).expect("made");
+    // SAFETY: a static table.
+    let source = unsafe { &*table.source };
+    let call = call(abi::Call::SIZE_1_0);
+    let mut stream = Stream::empty();
+    let request = r#"{"mode":"snapshot","resume":false}"#;
+    let next = |stream: &mut Stream| {
+        let (mut item, mut error) = (abi::Item::empty(), Error::empty());
+        // SAFETY: the stream is open.
+        let status = unsafe { (stream.next.expect("open"))(stream, &raw mut item, &raw mut error) };
+        (status, message(&error))
+    };
+    let mut error = Error::empty();
+    // SAFETY: all pointers are valid for the call, and the call outlives the stream.
+    let status = unsafe {
+        (source.read.expect("there"))(instance, &raw const call, Str::borrow(request), Str::EMPTY, &raw mut stream, &raw mut error)
+    };
+    assert_eq!((status, next(&mut stream).0), (abi::OK, abi::OK));
+
+    let check = || {
+        let (mut findings, mut error) = (Buf::empty(), Error::empty());
+        // SAFETY: as above.
+        let status = unsafe { (source.check.expect("there"))(instance, &raw const call, &raw mut findings, &raw mut error) };
+        (status, message(&error))
+    };
+    let internal = ErrorClass::Internal.code();
+    assert_eq!(check(), (internal, "panicked: the check panics".to_owned()));
+    let later = (internal, "the component panicked in an earlier call and is not used any more".to_owned());
+    assert_eq!(check(), later);
+    assert_eq!(next(&mut stream), later);
+    assert!(LOGGED.load(Ordering::Relaxed) > 0, "the panic is logged");
+    drop(stream);
+    // SAFETY: its last use.
+    unsafe { (table.destroy.expect("there"))(instance) };
+}
+
+#[test]
+fn cancel_reaches_an_open_stream() {
+    let (table, instance) = instance(&HOST).expect("made");
+    // SAFETY: a static table.
+    let source = unsafe { &*table.source };
+    let call = call(abi::Call::SIZE_1_0);
+    let (mut stream, mut item, mut error) = (Stream::empty(), abi::Item::empty(), Error::empty());
+    let request = r#"{"mode":"incremental","resume":true}"#;
+    // SAFETY: all pointers are valid for the call, and the call outlives the stream.
+    unsafe {
+        let read = source.read.expect("there");
+        assert_eq!(read(instance, &raw const call, Str::borrow(request), Str::EMPTY, &raw mut stream, &raw mut error), abi::OK);
+        (table.cancel.expect("there"))(instance);
+        let status = (stream.next.expect("open"))(&raw mut stream, &raw mut item, &raw mut error);
+        assert_eq!(status, ErrorClass::Cancelled.code());
+        drop(stream);
+        (table.destroy.expect("there"))(instance);
+    }
+}
+
+#[test]
+fn the_manifest_says_what_the_sdk_knows_better() {
+    static TEXT: OnceLock<CString> = OnceLock::new();
+    let text = manifest::<OfSource<Fragile>>(&TEXT);
+    assert_eq!(text, manifest::<OfSource<Fragile>>(&TEXT), "the same each time");
+    // SAFETY: static text, ended by a zero byte.
+    let text = unsafe { std::ffi::CStr::from_ptr(text) };
+    let manifest: Manifest = serde_json::from_slice(text.to_bytes()).expect("a manifest");
+    assert_eq!((manifest.abi, manifest.kind, manifest.sample.as_str()), (ABI_VERSION, PluginKind::Source, "zero\0byte"));
+}
