@@ -274,7 +274,7 @@ fn cost_of_a_million_members() {
     let rows: Vec<Row> = (0..1_000_000_i64)
         .map(|n| {
             let noise = n.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64).unsigned_abs() as i64 % 1_000_003;
-            let id = (u128::from(n as u64) * 0x9E37_79B9_7F4A_7C15_F39C_0C2D_1234_5677) | 1;
+            let id = u128::from(n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_0C2D_1234_5677);
             (id, days_ago(noise % 900), Some(noise % 9), Some(noise * 7), Some("S1"))
         })
         .collect();

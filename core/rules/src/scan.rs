@@ -88,9 +88,10 @@ impl Scan {
         if tokens.iter().all(|token| matches!(token.token, Token::Whitespace(_))) && tokens.iter().any(|token| comment(&token)) {
             return Err(Complaint::new(format!("the {what} is only a comment")));
         }
+        let mut cursor = Cursor { text, line: 1, column: 1, at: 0 };
         let pieces = tokens.into_iter().filter_map(|token| {
-            let begin = offset(text, token.span.start);
-            let span = (begin, offset(text, token.span.end).saturating_sub(begin));
+            let begin = cursor.advance(token.span.start);
+            let span = (begin, cursor.advance(token.span.end) - begin);
             match token.token {
                 Token::Word(word) => Some(Piece { text: word.value, quote: word.quote_style, span }),
                 Token::Number(text, _) => Some(Piece { text, quote: None, span }),
@@ -127,10 +128,28 @@ impl Scan {
 
 /// The byte at which a line and column of the parser lie: both count from 1, columns in characters.
 pub(crate) fn offset(text: &str, location: Location) -> usize {
-    let line = usize::try_from(location.line.saturating_sub(1)).unwrap_or(usize::MAX);
-    let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
-    let begin = if line == 0 { 0 } else { text.match_indices('\n').nth(line - 1).map_or(text.len(), |(at, _)| at + 1) };
-    text[begin..].char_indices().nth(column).map_or(text.len(), |(at, _)| begin + at)
+    Cursor { text, line: 1, column: 1, at: 0 }.advance(location)
+}
+
+/// Walks through a text from place to place, so that finding all its words costs one pass.
+struct Cursor<'a> {
+    text: &'a str,
+    line: u64,
+    column: u64,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    /// The byte of a place that does not lie before the last one.
+    fn advance(&mut self, to: Location) -> usize {
+        while (self.line, self.column) < (to.line, to.column)
+            && let Some(char) = self.text[self.at..].chars().next()
+        {
+            self.at += char.len_utf8();
+            (self.line, self.column) = if char == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+        }
+        self.at
+    }
 }
 
 /// Input methods write full-width punctuation, which looks right and is not.
