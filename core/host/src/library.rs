@@ -335,15 +335,11 @@ impl Functions {
         if table.size < abi::Plugin::SIZE_1_0 {
             return Err("its table is smaller than that of version 1.0");
         }
+        // SAFETY: the caller's promise.
+        let (source, channel) = unsafe { (table.source.as_ref(), table.channel.as_ref()) };
         let kind = match kind {
-            // SAFETY: the caller's promise.
-            PluginKind::Source => {
-                KindFunctions::Source(SourceFunctions::take(unsafe { table.source.as_ref() }.ok_or("it has no table of a source")?)?)
-            }
-            // SAFETY: the caller's promise.
-            PluginKind::Channel => {
-                KindFunctions::Channel(ChannelFunctions::take(unsafe { table.channel.as_ref() }.ok_or("it has no table of a channel")?)?)
-            }
+            PluginKind::Source => KindFunctions::Source(SourceFunctions::take(source.ok_or("it has no table of a source")?)?),
+            PluginKind::Channel => KindFunctions::Channel(ChannelFunctions::take(channel.ok_or("it has no table of a channel")?)?),
         };
         Ok(Self {
             create: table.create.ok_or("it has no function create")?,
