@@ -118,6 +118,8 @@ create table audit (
 create table components (
     kind text not null check (kind in ('source', 'campaign')),
     name text not null,
+    -- The name that it had first, by which the files of people know a source for ever.
+    origin text not null,
     seed bytea,
     since_us bigint not null,
     retired_us bigint,
@@ -165,7 +167,7 @@ create table tasks (
     contact bytea not null check (length(contact) = 16),
     member bytea not null check (length(member) = 16),
     touch bigint not null check (touch >= 1),
-    try_number bigint not null check (try_number >= 0),
+    try_number bigint not null check (try_number >= 1),
     channel text not null,
     store text,
     staff text,

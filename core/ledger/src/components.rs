@@ -49,6 +49,8 @@ pub struct ComponentState {
     pub kind: ComponentKind,
     /// Its name.
     pub name: String,
+    /// The name that it had first.
+    pub origin: String,
     /// A campaign's seed.
     pub seed: Option<[u8; 16]>,
     /// The clock of its first commit.
@@ -68,12 +70,13 @@ impl Ledger {
             Ok(ComponentState {
                 kind: row.word(0, "a component's kind", ComponentKind::from_name)?,
                 name: row.text(1)?,
-                seed: row.id_or_null(2)?,
-                since_us: row.int(3)?,
-                retired_us: row.int_or_null(4)?,
+                origin: row.text(2)?,
+                seed: row.id_or_null(3)?,
+                since_us: row.int(4)?,
+                retired_us: row.int_or_null(5)?,
             })
         };
-        let mut all = tx.rows("select kind, name, seed, since_us, retired_us from components", args![], read).await?;
+        let mut all = tx.rows("select kind, name, origin, seed, since_us, retired_us from components", args![], read).await?;
         all.sort_by(|a, b| (a.kind.name(), &a.name).cmp(&(b.kind.name(), &b.name)));
         Ok(all)
     }

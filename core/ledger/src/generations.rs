@@ -223,7 +223,7 @@ impl Tx {
 
     async fn remember(&mut self, commit: &GenerationCommit) -> Result<()> {
         for Component { kind, name, seed } in &commit.components {
-            let sql = "insert into components (kind, name, seed, since_us) values ($1, $2, $3, $4) on conflict (kind, name) \
+            let sql = "insert into components (kind, name, origin, seed, since_us) values ($1, $2, $2, $3, $4) on conflict (kind, name) \
                  do update set seed = coalesce(components.seed, excluded.seed), retired_us = null";
             self.execute(sql, args![kind.name(), name, *seed, commit.clock_us]).await?;
         }

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reunion_keys::KeyRing;
-use sqlx::ConnectOptions;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 
 use crate::error::{LedgerError, Result};
 use crate::sql::{Store, args};
@@ -86,8 +85,10 @@ impl Ledger {
             Location::Postgres(url) => {
                 let options = PgConnectOptions::from_str(url).map_err(opened)?;
                 let options = options.application_name("reunion").disable_statement_logging();
+                // A pool tries again until its timeout; the first connection says at once what is wrong.
+                options.connect().await.map_err(opened)?.close().await.map_err(opened)?;
                 let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
-                Store::Postgres(pool.connect_with(options).await.map_err(opened)?)
+                Store::Postgres(pool.connect_lazy_with(options))
             }
         };
         migrate(&store).await.map_err(|source| LedgerError::Migrate { location: location.to_string(), source: Box::new(source) })?;
@@ -160,9 +161,21 @@ async fn migrate(store: &Store) -> std::result::Result<(), sqlx::migrate::Migrat
     });
     let migrator = Migrator::with_migrations(migrations.collect());
     match store {
-        Store::Sqlite { write, .. } => migrator.run(write).await,
+        Store::Sqlite { write, .. } if is_current(write).await => migrator.run(write).await,
+        // SQLite has no lock of its own for this: the first opener makes the tables, the others wait.
+        Store::Sqlite { write, .. } => {
+            let mut tx = write.begin_with("begin immediate").await?;
+            migrator.run(&mut *tx).await?;
+            Ok(tx.commit().await?)
+        }
         Store::Postgres(pool) => migrator.run(pool).await,
     }
+}
+
+/// Whether there is nothing to bring up to date, so that opening need not wait for a writer.
+async fn is_current(pool: &SqlitePool) -> bool {
+    let last = sqlx::query_scalar::<_, Option<i64>>("select max(version) from _sqlx_migrations").fetch_one(pool).await;
+    last.ok().flatten() >= MIGRATIONS.last().map(|(version, ..)| *version)
 }
 
 /// Sixteen bytes that no other opening has: a hash of process, time and a count.

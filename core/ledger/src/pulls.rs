@@ -176,6 +176,17 @@ impl Ledger {
         tx.files("p.state <> 'dropped'", args![]).await
     }
 
+    /// Every segment that is in no generation: what its pull has read so far, whether it ended or not.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`], [`LedgerError::Damaged`].
+    pub async fn pending_segments(&self) -> Result<Vec<Segment>> {
+        let mut tx = self.store.read("list segments").await?;
+        let sql = "select s.pull_id, s.seq, s.row_count, s.bytes, s.files, s.document from segments s join pulls p on p.pull_id = s.pull_id \
+             where p.consumed is null and p.state <> 'dropped' order by s.pull_id, s.seq";
+        tx.rows(sql, args![], read_segment).await
+    }
+
     fn read_pull(&self, row: &Row) -> Result<(Pull, bool)> {
         let pull_id: PullId = row.id(0)?;
         let resume = row.bytes_or_null(6)?;

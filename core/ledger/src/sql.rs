@@ -5,6 +5,7 @@
 //! begins, how rows are locked, and how the clock of the database is read.
 
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use reunion_model::{ContactId, DispatchId, MemberId, PullId, RunId, TaskId};
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
@@ -128,75 +129,102 @@ impl Tx {
     }
 
     /// Runs a query and hands over row after row.
-    pub async fn each(&mut self, sql: impl SqlSafeStr, args: Args, mut take: impl FnMut(Row) -> Result<()> + Send) -> Result<()> {
+    //
+    // This and what follows give boxed futures: where a closure's type is part of a future's type, the
+    // compiler cannot tell that the future may move between threads.
+    pub fn each<'a>(
+        &'a mut self,
+        sql: impl SqlSafeStr,
+        args: Args,
+        mut take: impl FnMut(Row) -> Result<()> + Send + 'a,
+    ) -> BoxFuture<'a, Result<()>> {
         let sql: SqlStr = sql.into_sql_str();
         let doing = self.doing;
-        match &mut self.inner {
-            Inner::Sqlite(tx) => {
-                let mut rows = sqlx::query_with::<Sqlite, _>(sql, sqlite(args)).fetch(&mut **tx);
-                while let Some(row) = rows.try_next().await.map_err(|source| failed(doing, source))? {
-                    take(Row { row: AnyRow::Sqlite(row), doing })?;
+        Box::pin(async move {
+            match &mut self.inner {
+                Inner::Sqlite(tx) => {
+                    let mut rows = sqlx::query_with::<Sqlite, _>(sql, sqlite(args)).fetch(&mut **tx);
+                    while let Some(row) = rows.try_next().await.map_err(|source| failed(doing, source))? {
+                        take(Row { row: AnyRow::Sqlite(row), doing })?;
+                    }
+                }
+                Inner::Postgres(tx) => {
+                    let mut rows = sqlx::query_with::<Postgres, _>(sql, postgres(args)).fetch(&mut **tx);
+                    while let Some(row) = rows.try_next().await.map_err(|source| failed(doing, source))? {
+                        take(Row { row: AnyRow::Postgres(row), doing })?;
+                    }
                 }
             }
-            Inner::Postgres(tx) => {
-                let mut rows = sqlx::query_with::<Postgres, _>(sql, postgres(args)).fetch(&mut **tx);
-                while let Some(row) = rows.try_next().await.map_err(|source| failed(doing, source))? {
-                    take(Row { row: AnyRow::Postgres(row), doing })?;
-                }
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Every row, each read by `read`.
-    pub async fn rows<T: Send>(
-        &mut self,
+    pub fn rows<'a, T: Send + 'a>(
+        &'a mut self,
         sql: impl SqlSafeStr,
         args: Args,
-        mut read: impl FnMut(&Row) -> Result<T> + Send,
-    ) -> Result<Vec<T>> {
-        let mut all = Vec::new();
-        self.each(sql, args, |row| {
-            all.push(read(&row)?);
-            Ok(())
+        mut read: impl FnMut(&Row) -> Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Vec<T>>> {
+        let sql = sql.into_sql_str();
+        Box::pin(async move {
+            let mut all = Vec::new();
+            let taken = self.each(sql, args, |row| {
+                all.push(read(&row)?);
+                Ok(())
+            });
+            taken.await?;
+            Ok(all)
         })
-        .await?;
-        Ok(all)
     }
 
     /// The first row, if there is one.
-    pub async fn row<T: Send>(
-        &mut self,
+    pub fn row<'a, T: Send + 'a>(
+        &'a mut self,
         sql: impl SqlSafeStr,
         args: Args,
-        read: impl FnMut(&Row) -> Result<T> + Send,
-    ) -> Result<Option<T>> {
-        Ok(self.rows(sql, args, read).await?.into_iter().next())
+        read: impl FnMut(&Row) -> Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Option<T>>> {
+        let rows = self.rows(sql, args, read);
+        Box::pin(async move { Ok(rows.await?.into_iter().next()) })
     }
 
     /// Runs a statement for many rows at a time. In `sql`, `{values}` stands for the tuples, whose
     /// placeholders follow those of `shared`. The number of rows written.
-    pub async fn bulk(&mut self, sql: &str, shared: &Args, rows: impl IntoIterator<Item = Args>) -> Result<u64> {
-        let mut written = 0;
-        for (sql, args) in chunks(sql, shared, rows) {
-            written += self.execute(AssertSqlSafe(sql), args).await?;
-        }
-        Ok(written)
+    pub fn bulk<'a, I>(&'a mut self, sql: &'a str, shared: &'a Args, rows: I) -> BoxFuture<'a, Result<u64>>
+    where
+        I: IntoIterator<Item = Args, IntoIter: Send + 'a>,
+    {
+        let chunks = chunks(sql, shared, rows.into_iter());
+        Box::pin(async move {
+            let mut written = 0;
+            for (sql, args) in chunks {
+                written += self.execute(AssertSqlSafe(sql), args).await?;
+            }
+            Ok(written)
+        })
     }
 
     /// As [`Tx::bulk`], for a statement that returns rows.
-    pub async fn bulk_rows<T: Send>(
-        &mut self,
-        sql: &str,
-        shared: &Args,
-        rows: impl IntoIterator<Item = Args>,
-        mut read: impl FnMut(&Row) -> Result<T> + Send,
-    ) -> Result<Vec<T>> {
-        let mut all = Vec::new();
-        for (sql, args) in chunks(sql, shared, rows) {
-            all.extend(self.rows(AssertSqlSafe(sql), args, &mut read).await?);
-        }
-        Ok(all)
+    pub fn bulk_rows<'a, T, I>(
+        &'a mut self,
+        sql: &'a str,
+        shared: &'a Args,
+        rows: I,
+        mut read: impl FnMut(&Row) -> Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Vec<T>>>
+    where
+        T: Send + 'a,
+        I: IntoIterator<Item = Args, IntoIter: Send + 'a>,
+    {
+        let chunks = chunks(sql, shared, rows.into_iter());
+        Box::pin(async move {
+            let mut all = Vec::new();
+            for (sql, args) in chunks {
+                all.extend(self.rows(AssertSqlSafe(sql), args, &mut read).await?);
+            }
+            Ok(all)
+        })
     }
 
     /// Raises a counter by `by` and returns its new value. The counter's row stays locked until the
@@ -209,8 +237,7 @@ impl Tx {
 }
 
 /// The statements for all rows: full ones, which the database prepares once, and a last shorter one.
-fn chunks(sql: &str, shared: &Args, rows: impl IntoIterator<Item = Args>) -> impl Iterator<Item = (String, Args)> {
-    let mut rows = rows.into_iter();
+fn chunks(sql: &str, shared: &Args, mut rows: impl Iterator<Item = Args>) -> impl Iterator<Item = (String, Args)> {
     std::iter::from_fn(move || {
         let mut args = shared.clone();
         let mut tuples = String::new();

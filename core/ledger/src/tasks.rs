@@ -24,7 +24,7 @@ pub struct NewTask {
     pub member: MemberId,
     /// 1 for the campaign's first touch of this contact point.
     pub touch: u32,
-    /// 0 for the first task of this touch, one more for each that was cancelled or refused.
+    /// 1 for the first task of this touch, one more for each that was cancelled or refused.
     pub try_number: u32,
     /// The channel.
     pub channel: String,
@@ -274,10 +274,30 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Store`].
     pub async fn refuse(&self, tasks: &[(TaskId, Gate)], now_us: i64) -> Result<u64> {
+        if tasks.is_empty() {
+            return Ok(0);
+        }
         let mut tx = self.store.write("refuse tasks").await?;
         let refused = tx.refuse(tasks, now_us).await?;
         tx.commit().await?;
         Ok(refused)
+    }
+
+    /// Puts tasks off that wait to be sent: not before the moment that each is given.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub async fn postpone(&self, tasks: &[(TaskId, i64)]) -> Result<()> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.write("put tasks off").await?;
+        let open = names(TaskState::ALL.into_iter().filter(|state| state.is_open()));
+        let sql = format!(
+            "update tasks set not_before_us = v.column2 from (values {{values}}) as v where tasks.task_id = v.column1 and tasks.state in ({open})"
+        );
+        tx.bulk(&sql, &args![], tasks.iter().map(|(task_id, until_us)| args![*task_id, *until_us])).await?;
+        tx.commit().await
     }
 
     /// Tasks, newest move first.

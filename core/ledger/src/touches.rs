@@ -11,7 +11,7 @@ use crate::sql::{Row, args};
 use crate::tasks::{names, read_state};
 
 /// What a campaign did to a contact point so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Touches {
     /// The number of the last touch that is used up: sent, or refused by the channel for good.
     pub touches: u32,
@@ -21,8 +21,15 @@ pub struct Touches {
     pub open: bool,
     /// The member said no, or asked not to be contacted.
     pub said_no: bool,
-    /// The try number of the next task for the touch `touches + 1`.
+    /// The try number of the next task for the touch `touches + 1`, 1 for the first.
     pub next_try: u32,
+}
+
+impl Default for Touches {
+    /// Nothing yet.
+    fn default() -> Self {
+        Self { touches: 0, last_touch_us: None, open: false, said_no: false, next_try: 1 }
+    }
 }
 
 /// The side of the control group that a contact point is on.
@@ -84,7 +91,7 @@ impl Tally {
     }
 
     fn finish(self) -> Touches {
-        let next_try = self.taken_back.filter(|(touch, _)| *touch == self.sum.touches + 1).map_or(0, |(_, last)| last + 1);
+        let next_try = self.taken_back.filter(|(touch, _)| *touch == self.sum.touches + 1).map_or(1, |(_, last)| last + 1);
         Touches { next_try, ..self.sum }
     }
 }
@@ -142,20 +149,20 @@ mod tests {
     #[test]
     fn touches_count_what_may_have_reached_the_member() {
         let mut tally = Tally::default();
-        tally.add(1, 0, TaskState::Cancelled, None, None);
-        tally.add(1, 1, TaskState::Delivered, Some(10), Some(Outcome::Added));
-        tally.add(2, 0, TaskState::Refused, None, None);
-        tally.add(2, 1, TaskState::Cancelled, None, None);
+        tally.add(1, 1, TaskState::Cancelled, None, None);
+        tally.add(1, 2, TaskState::Delivered, Some(10), Some(Outcome::Added));
+        tally.add(2, 1, TaskState::Refused, None, None);
+        tally.add(2, 2, TaskState::Cancelled, None, None);
         let touches = tally.finish();
-        assert_eq!(touches, Touches { touches: 1, last_touch_us: Some(10), open: false, said_no: false, next_try: 2 });
+        assert_eq!(touches, Touches { touches: 1, last_touch_us: Some(10), open: false, said_no: false, next_try: 3 });
     }
 
     #[test]
     fn an_open_task_is_no_touch_yet_and_a_rejected_one_is() {
         let mut tally = Tally::default();
-        tally.add(1, 0, TaskState::Rejected, Some(5), None);
-        tally.add(2, 0, TaskState::NotSent, Some(7), None);
+        tally.add(1, 1, TaskState::Rejected, Some(5), None);
+        tally.add(2, 1, TaskState::NotSent, Some(7), None);
         let touches = tally.finish();
-        assert_eq!(touches, Touches { touches: 1, last_touch_us: Some(5), open: true, said_no: false, next_try: 0 });
+        assert_eq!(touches, Touches { touches: 1, last_touch_us: Some(5), open: true, said_no: false, next_try: 1 });
     }
 }

@@ -1,0 +1,114 @@
+//! A private PostgreSQL server for tests: its data in a temporary folder, reached by a socket in it,
+//! gone when the test process is.
+//!
+//! Standard library only, so that other test crates can take this file as it is.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const INSTALL: &str = "the tests need PostgreSQL's server programs: apt-get install postgresql (or put initdb and postgres on the path)";
+
+/// A running server.
+pub struct Server {
+    folder: PathBuf,
+    programs: PathBuf,
+    /// While the pipe to it is open the server runs; it closes with this process, however that ends.
+    _keeper: Child,
+}
+
+/// The server of this test process, started when it is first asked for.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+impl Server {
+    fn start() -> Self {
+        let programs = find_programs().expect(INSTALL);
+        let folder = std::env::temp_dir().join(format!("reunion-postgres-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).expect("a temporary folder");
+        let owner = unprivileged();
+        if let Some((uid, gid)) = owner {
+            chown(&folder, Some(uid), Some(gid)).expect("root may give a folder away");
+        }
+        let data = folder.join("data");
+        let mut initdb = as_owner(&programs.join("initdb"), owner);
+        initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8", "--pgdata"]).arg(&data);
+        let made = initdb.current_dir(&folder).output().expect(INSTALL);
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+
+        // The shell lives as long as its standard input, ends the server, and clears up.
+        let script = r#""$1" -D "$2/data" -k "$2" -h "" -c fsync=off -c max_connections=200 >"$2/log" 2>&1 &
+            server=$!; read -r _; kill -INT $server; wait $server; rm -rf "$2""#;
+        let mut shell = as_owner(Path::new("/bin/sh"), owner);
+        shell.args(["-c", script, "sh"]).arg(programs.join("postgres")).arg(&folder);
+        shell.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Self { folder, programs, _keeper: shell.spawn().expect("a shell") };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&self) {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        while !self.client("pg_isready").output().expect("pg_isready is there").status.success() {
+            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+            assert!(Instant::now() < give_up, "the server does not start: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut client = Command::new(self.programs.join(program));
+        client.arg("-h").arg(&self.folder).args(["-U", "postgres"]);
+        client
+    }
+
+    /// The URL of a new, empty database.
+    pub fn database(&self) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let made = self.client("createdb").arg(&name).output().expect("createdb is there");
+        assert!(made.status.success(), "createdb: {}", String::from_utf8_lossy(&made.stderr));
+        let socket = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@localhost/{name}?host={socket}")
+    }
+}
+
+/// The folder with `initdb`: Debian's newest version, or wherever the path has it.
+fn find_programs() -> Option<PathBuf> {
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = debian
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, folder)| folder.join("initdb").exists())
+        .collect();
+    versions.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = || std::env::split_paths(&path).find(|folder| folder.join("initdb").exists());
+    versions.pop().map(|(_, folder)| folder).or_else(on_path)
+}
+
+/// PostgreSQL refuses to run as root: whom to run it as then, user and group.
+fn unprivileged() -> Option<(u32, u32)> {
+    let me = fs::metadata("/proc/self").expect("Linux").uid();
+    let entry = |name: &str| {
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let fields: Vec<String> = users.lines().find(|line| line.starts_with(&format!("{name}:")))?.split(':').map(String::from).collect();
+        Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+    };
+    (me == 0).then(|| entry("postgres").or_else(|| entry("nobody")).expect("a user named postgres or nobody"))
+}
+
+fn as_owner(program: &Path, owner: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((uid, gid)) = owner {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
