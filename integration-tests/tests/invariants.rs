@@ -35,7 +35,21 @@ fn places(files: &[(String, String)], words: &[&str]) -> Vec<String> {
 
 #[test]
 fn core_names_no_vendor() {
-    let vendors = ["wecom", "weixin", "wechat", "企业微信", "kingdee", "yonyou", "odoo", "erpnext", "tryton", "shopify", "youzan", "dingtalk", "feishu"];
+    let vendors = [
+        "wecom",
+        "weixin",
+        "wechat",
+        "企业微信",
+        "kingdee",
+        "yonyou",
+        "odoo",
+        "erpnext",
+        "tryton",
+        "shopify",
+        "youzan",
+        "dingtalk",
+        "feishu",
+    ];
     let found = places(&files(&["core"], &[".rs", ".h", ".sql", ".toml"]), &vendors);
     assert!(found.is_empty(), "a vendor's word belongs to a plugin: {found:#?}");
 }
@@ -71,7 +85,10 @@ fn unsafe_code_stays_at_the_boundary() {
 #[test]
 fn only_dispatch_pushes() {
     let found = places(&files(&["core/daemon/src"], &[".rs"]), &[".push(&call"]);
-    assert!(!found.is_empty() && found.iter().all(|place| place.starts_with("core/daemon/src/dispatch")), "a stage never sends: {found:#?}");
+    assert!(
+        !found.is_empty() && found.iter().all(|place| place.starts_with("core/daemon/src/dispatch")),
+        "a stage never sends: {found:#?}"
+    );
 }
 
 #[test]

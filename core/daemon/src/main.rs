@@ -1,1 +1,11 @@
-fn main() {}
+//! The program `reunion`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use reunion_daemon::app;
+use reunion_daemon::cli::Cli;
+
+fn main() -> ExitCode {
+    app::main(Cli::parse()).into()
+}

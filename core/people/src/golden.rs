@@ -284,8 +284,9 @@ impl<'a> Rows<'a> {
         let null = new_null_array(&kind.arrow(), 1);
         let sources = std::iter::once(null.as_ref()).chain(column.iter().map(|array| array.map_or(null.as_ref(), |array| array.as_ref())));
         let places = winners.iter().map(|winner| match self.refs.get(*winner as usize) {
-            None => (0, 0),
-            Some((chunk, row)) => (*chunk as usize + 1, *row as usize),
+            Some((chunk, row)) if column[*chunk as usize].is_some() => (*chunk as usize + 1, *row as usize),
+            // No winner, or one from a source that lacks this column, as a word of consent may lack its time.
+            _ => (0, 0),
         });
         interleave(&sources.collect::<Vec<_>>(), &places.collect::<Vec<_>>())
     }

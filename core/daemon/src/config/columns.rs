@@ -1,5 +1,7 @@
 //! Which column of a source becomes which column of a member.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::{DataType, Schema};
 use reunion_model::limits::COLUMNS_MAX;
 use reunion_model::record;
@@ -181,25 +183,30 @@ impl Config {
     /// # Errors
     /// Where two sources give a further column different types, or its rule does not fit its type.
     pub fn member_columns(&self, sources: &[(&str, &SourceColumns)]) -> Result<Vec<MemberColumn>, Diagnostics> {
+        let types = |plan: &SourceColumns| plan.columns.iter().map(|column| (column.to.clone(), column.kind)).collect();
+        let types: Vec<(&str, BTreeMap<String, ColumnType>)> = sources.iter().map(|(source, plan)| (*source, types(plan))).collect();
+        self.member_columns_of(&types.iter().map(|(source, types)| (*source, types)).collect::<Vec<_>>())
+    }
+
+    /// The columns of members that sources with columns of these names and types give.
+    ///
+    /// # Errors
+    /// As [`Config::member_columns`].
+    pub fn member_columns_of(&self, sources: &[(&str, &BTreeMap<String, ColumnType>)]) -> Result<Vec<MemberColumn>, Diagnostics> {
         let mut findings = Diagnostics::new(self.document.files.clone());
-        let mut further = std::collections::BTreeMap::new();
-        for (source, plan) in sources {
-            for column in plan.columns.iter().filter(|column| column.to != record::PHONE && schema::canonical(&column.to).is_none()) {
-                let (first, kind) = *further.entry(column.to.as_str()).or_insert((*source, column.kind));
-                if kind != column.kind {
-                    let name = &column.to;
+        let mut further = BTreeMap::new();
+        for (source, columns) in sources {
+            for (name, kind) in columns.iter().filter(|(name, _)| *name != record::PHONE && schema::canonical(name).is_none()) {
+                let (first, known) = *further.entry(name.as_str()).or_insert((*source, *kind));
+                if known != *kind {
                     let place = self.document.locate(&["sources", source, "columns", name]);
-                    let message = format!(
-                        "`{name}` is {} in the source `{first}` and {} in `{source}`",
-                        with_article(kind),
-                        with_article(column.kind)
-                    );
-                    let help = format!("declare one type in both: columns = {{ {name} = {{ from = \"…\", type = \"{kind}\" }} }}");
+                    let message = format!("`{name}` is {known} in the source `{first}` and {kind} in `{source}`");
+                    let help = format!("declare one type in both: columns = {{ {name} = {{ from = \"…\", type = \"{known}\" }} }}");
                     findings.push(Diagnostic::error(place, message).help(help));
                 }
             }
         }
-        let given = |name: &str| sources.iter().any(|(_, plan)| plan.columns.iter().any(|column| column.to == name));
+        let given = |name: &str| sources.iter().any(|(_, columns)| columns.contains_key(name));
         let canonical = schema::COLUMNS.iter().filter(|column| given(column.name));
         let canonical = canonical.map(|column| (column.name, column.kind, column.survivorship));
         let further = further.into_iter().map(|(name, (_, kind))| (name, kind, Survivorship::MostRecent));

@@ -28,6 +28,9 @@ pub struct Config {
     /// How phone numbers are written.
     #[serde(default)]
     pub phone_format: PhoneFormat,
+    /// The consent that members on these lists must have given: `sms`, `call` or `message`.
+    #[serde(default)]
+    pub consent: Option<String>,
     /// Further words for results, and the result that each means.
     #[serde(default)]
     pub results: BTreeMap<String, String>,
@@ -62,6 +65,7 @@ pub struct Checked {
     pub settle_secs: u64,
     pub timezone: TimeZone,
     pub phone_format: PhoneFormat,
+    pub consent: Option<String>,
     pub results: BTreeMap<String, Outcome>,
 }
 
@@ -93,6 +97,10 @@ impl Config {
                     "type": "string", "enum": ["plain", "grouped"], "default": "plain",
                     "description": "13900001201, or 139 0000 1201, which a spreadsheet never shows as 1.39E+10"
                 },
+                "consent": {
+                    "type": "string", "enum": ["sms", "call", "message"],
+                    "description": "the consent that members on these lists must have given, for lists that go to a vendor"
+                },
                 "results": {
                     "type": "object", "default": {},
                     "description": "further words for results, such as { \"已添加\" = \"added\" }"
@@ -121,7 +129,15 @@ impl Config {
             })?;
             results.insert(result_word(word), outcome);
         }
-        Ok(Checked { path, return_dir: self.return_dir, settle_secs: self.settle_secs, timezone, phone_format: self.phone_format, results })
+        Ok(Checked {
+            path,
+            return_dir: self.return_dir,
+            settle_secs: self.settle_secs,
+            timezone,
+            phone_format: self.phone_format,
+            consent: self.consent,
+            results,
+        })
     }
 }
 

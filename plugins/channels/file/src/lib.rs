@@ -62,7 +62,8 @@ impl Channel for FileChannel {
         let columns = Variable::ALL.into_iter().filter(|variable| variable.is_column() && self.config.path.uses(*variable));
         let group_by: Vec<String> = columns.map(|variable| variable.name().to_owned()).collect();
         let needs = group_by.iter().filter(|column| *column != Variable::Campaign.name()).cloned().collect();
-        ChannelTraits { group_by, needs, idempotent: true, reach: Reach::Files, ..ChannelTraits::default() }
+        let consent = self.config.consent.clone();
+        ChannelTraits { group_by, needs, consent, idempotent: true, reach: Reach::Files, ..ChannelTraits::default() }
     }
 
     fn check(&self, _call: &Call) -> Result<Vec<Finding>, PluginError> {

@@ -160,7 +160,8 @@ impl Config {
             "additionalProperties": false,
             "required": ["path"],
             "properties": {
-                "path": {"type": "string", "minLength": 1, "description": "a file, or a pattern with *, ?, [...] or **"},
+                "path": {
+                    "format": "path","type": "string", "minLength": 1, "description": "a file, or a pattern with *, ?, [...] or **"},
                 "format": {"type": "string", "enum": ["auto", "csv", "tsv"], "default": "auto",
                     "description": "auto: tsv for .tsv and .tab, else csv"},
                 "delimiter": {"type": "string", "minLength": 1, "description": "one ASCII character; by default what the format says"},

@@ -1,0 +1,95 @@
+//! One start of the program: from the command line to the exit code.
+
+use std::io::{self, IsTerminal, Write};
+
+use reunion_host::Plugins;
+use serde::Serialize;
+use tokio::runtime::{Builder, Handle};
+
+use crate::cli::{Cli, Command, Exit, Format};
+use crate::commands;
+use crate::config::Config;
+use crate::failure::{Doing, Failure};
+use crate::logging;
+use crate::state::State;
+
+/// What every command has at hand.
+pub struct App {
+    /// The config.
+    pub config: Config,
+    /// The plugins that are installed.
+    pub plugins: Plugins,
+    /// Where the ledger's calls run.
+    pub runtime: Handle,
+    /// How results are written.
+    pub format: Format,
+}
+
+/// Runs a command to its end.
+pub fn main(cli: Cli) -> Exit {
+    let format = cli.format;
+    match start(cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            report(&failure, format);
+            failure.exit()
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<Exit, Failure> {
+    if let Command::Key(command) = &cli.command
+        && let Some(done) = commands::key::without_config(command)
+    {
+        return done;
+    }
+    let config = Config::load(&cli.config)?;
+    logging::start(&config.log);
+    if !config.warnings().is_empty() {
+        let _ = writeln!(io::stderr(), "{}", config.warnings().render(io::stderr().is_terminal()));
+    }
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().doing(|| "threads cannot be started".to_owned())?;
+    let plugins = Plugins::standard(&config.plugins.path);
+    let app = App { config, plugins, runtime: runtime.handle().clone(), format: cli.format };
+    commands::execute(&app, cli.command)
+}
+
+fn report(failure: &Failure, format: Format) {
+    let text = match format {
+        Format::Text => failure.render(io::stderr().is_terminal()),
+        Format::Json => {
+            let _ = writeln!(io::stdout(), "{:#}", failure.json());
+            failure.render(false)
+        }
+    };
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+impl App {
+    /// Opens the state.
+    ///
+    /// # Errors
+    /// See [`State::open`].
+    pub fn state(&self) -> Result<State, Failure> {
+        State::open(&self.config, &self.runtime)
+    }
+
+    /// Writes a result to standard output: as JSON, or as `text` makes it for people.
+    ///
+    /// # Errors
+    /// Where standard output is closed.
+    pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        let mut written = match self.format {
+            Format::Json => serde_json::to_string_pretty(value).doing(|| "the result cannot be written as JSON".to_owned())?,
+            Format::Text => text(value),
+        };
+        if !written.ends_with('\n') {
+            written.push('\n');
+        }
+        match io::stdout().write_all(written.as_bytes()) {
+            // Whoever reads may have seen enough, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.doing(|| "standard output cannot be written".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `key new|rotate|export`.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use reunion_generations::{StateDir, open_or_create_keys, store_keys};
+use reunion_keys::{KeyRing, MasterKey};
+use serde_json::json;
+
+use crate::app::App;
+use crate::cli::{Exit, KeyCommand};
+use crate::failure::{Doing, Failure};
+use crate::state::State;
+
+/// `key new`, which needs no config; `None` for the others.
+pub fn without_config(command: &KeyCommand) -> Option<Result<Exit, Failure>> {
+    match command {
+        KeyCommand::New { output } => Some(new(output.as_deref())),
+        KeyCommand::Rotate { .. } | KeyCommand::Export { .. } => None,
+    }
+}
+
+/// The commands that need a state.
+pub fn key(app: &App, command: KeyCommand) -> Result<Exit, Failure> {
+    match command {
+        KeyCommand::New { output } => new(output.as_deref()),
+        KeyCommand::Rotate { master } => rotate(app, master.as_deref()),
+        KeyCommand::Export { version } => export(app, version),
+    }
+}
+
+fn new(output: Option<&Path>) -> Result<Exit, Failure> {
+    let key = MasterKey::generate().doing(|| "a key cannot be made".to_owned())?;
+    let line = zeroize::Zeroizing::new(format!("{}\n", *key.to_hex()));
+    match output {
+        None => io::stdout().write_all(line.as_bytes()).doing(|| "standard output cannot be written".to_owned())?,
+        Some(path) => {
+            let doing = || format!("the key cannot be written to {}", path.display());
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| {
+                let there = error.kind() == io::ErrorKind::AlreadyExists;
+                let failure = Failure::other(doing()).because(error);
+                if there { failure.help("a key that a state was made with must not be lost; choose another name") } else { failure }
+            })?;
+            file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).doing(doing)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn open(app: &App) -> Result<(StateDir, KeyRing), Failure> {
+    let master = app.config.master_key()?;
+    let state = StateDir::create(&app.config.state.dir).doing(|| "the state folder cannot be used".to_owned())?;
+    let ring =
+        open_or_create_keys(&state, &master).map_err(|error| Failure::guard("the keys of the state cannot be had").because(error))?;
+    Ok((state, ring))
+}
+
+fn rotate(app: &App, master: Option<&Path>) -> Result<Exit, Failure> {
+    // Nobody may write under the old key while it is replaced.
+    let _hold = State::open(&app.config, &app.runtime)?.hold(&app.config)?;
+    let (state, mut ring) = open(app)?;
+    let old = app.config.master_key()?;
+    let new = master.map(read_master).transpose()?;
+    ring.rotate().doing(|| "a key cannot be made".to_owned())?;
+    let wrapped = ring.wrap(new.as_ref().unwrap_or(&old)).doing(|| "the keys cannot be wrapped".to_owned())?;
+    store_keys(&state, &wrapped).doing(|| "the keys cannot be stored; the old ones stand".to_owned())?;
+    let result = json!({ "data_key_version": ring.current(), "fingerprint": wrapped.fingerprint });
+    app.print(&result, |_| {
+        let mut text = format!("what is written from now on is encrypted under version {} of the data key", ring.current());
+        if new.is_some() {
+            text.push_str("\nthe state opens with the new master key alone: put it where [state] key says before the next start");
+        }
+        text
+    })?;
+    Ok(Exit::Done)
+}
+
+fn read_master(path: &Path) -> Result<MasterKey, Failure> {
+    let text = std::fs::read_to_string(path).map(zeroize::Zeroizing::new).doing(|| format!("{} cannot be read", path.display()))?;
+    MasterKey::from_hex(&text).map_err(|error| Failure::usage(format!("{} holds no master key", path.display())).because(error))
+}
+
+fn export(app: &App, version: Option<u32>) -> Result<Exit, Failure> {
+    let (_, ring) = open(app)?;
+    let version = version.unwrap_or(ring.current());
+    let key = ring.file_key(version).ok_or_else(|| {
+        Failure::usage(format!("the state has no version {version} of the data key")).help(format!("the present one is {}", ring.current()))
+    })?;
+    let key = hex::encode(key.as_ref());
+    app.print(&json!({ "version": version, "key": key }), |_| key.clone())?;
+    Ok(Exit::Done)
+}

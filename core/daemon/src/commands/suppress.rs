@@ -1,0 +1,95 @@
+//! `suppress add|ls|rm`.
+
+use reunion_ledger::{NewSuppression, TaskFilter};
+use reunion_model::{Gate, Phone};
+use reunion_people::PhoneRules;
+use serde_json::json;
+
+use crate::app::App;
+use crate::cli::{Exit, SuppressCommand};
+use crate::failure::{Doing, Failure};
+use crate::state::{State, moment, now_us};
+
+use super::{operator, table};
+
+/// Runs the command.
+pub fn suppress(app: &App, command: SuppressCommand) -> Result<Exit, Failure> {
+    let state = app.state()?;
+    match command {
+        SuppressCommand::Add { phone, reason } => add(app, &state, &phone, reason),
+        SuppressCommand::Ls { limit } => ls(app, &state, limit),
+        SuppressCommand::Rm { phone } => rm(app, &state, &phone),
+    }
+}
+
+/// The phone that a text of the command line means, by the rules for the cells of sources.
+///
+/// # Errors
+/// Says why the text is none. The text is not repeated.
+pub fn phone(app: &App, text: &str) -> Result<Phone, Failure> {
+    let rules = phone_rules(app)?;
+    rules.parse(text).map_err(|reason| Failure::usage(format!("this is no phone number that is used: {}", reason.explain())))
+}
+
+/// The rules for phone numbers that the config gives.
+///
+/// # Errors
+/// Where an entry of `[phone]` makes no sense.
+pub fn phone_rules(app: &App) -> Result<PhoneRules, Failure> {
+    let of = &app.config.phone;
+    PhoneRules::new(Some(&of.placeholders), &of.allow_prefixes, &of.deny_prefixes).doing(|| "[phone] cannot be used".to_owned())
+}
+
+fn add(app: &App, state: &State, text: &str, reason: Option<String>) -> Result<Exit, Failure> {
+    let phone = phone(app, text)?;
+    let now = now_us();
+    let new = NewSuppression {
+        phone,
+        reason: reason.unwrap_or_else(|| "by hand".to_owned()),
+        source: "operator".to_owned(),
+        since_us: now,
+        until_us: None,
+        set_by: operator(),
+    };
+    let added = state.ask(state.ledger.suppress(&new))?;
+    let contact = state.keys.lookup().contact(phone);
+    let open = state.ask(state.ledger.tasks(&TaskFilter { contact: Some(contact), ..TaskFilter::default() }))?;
+    let open: Vec<_> = open.iter().filter(|task| task.state.is_open()).map(|task| (task.task_id, Gate::Suppressed)).collect();
+    let taken_back = state.ask(state.ledger.refuse(&open, now))?;
+    app.print(&json!({ "phone": phone.to_string(), "added": added, "tasks_taken_back": taken_back }), |_| {
+        let what = if added { "is suppressed now" } else { "was suppressed already" };
+        format!("{phone} {what}; {taken_back} open tasks were taken back")
+    })?;
+    Ok(Exit::Done)
+}
+
+fn ls(app: &App, state: &State, limit: u32) -> Result<Exit, Failure> {
+    let mut list = state.ask(state.ledger.suppressions(None))?;
+    list.reverse();
+    list.truncate(limit as usize);
+    let rows: Vec<_> = list
+        .iter()
+        .map(|entry| {
+            let since = moment(entry.since_us, &app.config.timezone);
+            json!({ "phone": entry.phone_masked, "reason": entry.reason, "source": entry.source, "since": since, "set_by": entry.set_by })
+        })
+        .collect();
+    app.print(&rows, |rows| {
+        let mut table = table(&["phone", "reason", "source", "since", "by"]);
+        for row in rows {
+            table.add_row(["phone", "reason", "source", "since", "set_by"].map(|key| row[key].as_str().unwrap_or_default().to_owned()));
+        }
+        table.to_string()
+    })?;
+    Ok(Exit::Done)
+}
+
+fn rm(app: &App, state: &State, text: &str) -> Result<Exit, Failure> {
+    let phone = phone(app, text)?;
+    let lifted = state.ask(state.ledger.lift_suppressions(phone, &operator(), "", now_us()))?;
+    app.print(&json!({ "phone": phone.to_string(), "lifted": lifted }), |_| match lifted {
+        0 => format!("{phone} was not suppressed"),
+        _ => format!("{phone} may be contacted again"),
+    })?;
+    Ok(Exit::Done)
+}

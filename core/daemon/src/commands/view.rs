@@ -1,0 +1,307 @@
+//! The tables that `query` and `explain` read: the head as Arrow batches, and the ledger's tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use reunion_generations::Generation;
+use reunion_ledger::{Head, Task, TaskFilter};
+use reunion_model::record::{CONTENT_HASH, RECORD_KEY};
+use reunion_model::schema::{MEMBER_ID, PHONE, timestamp_type};
+use reunion_model::{ContactId, MemberId, Phone};
+use reunion_rules::{Derivation, LinkedMembers, Table, TagState, derive};
+
+use crate::app::App;
+use crate::failure::{Doing, Failure};
+use crate::run::StoredSchema;
+use crate::state::State;
+
+/// The head, and what the ledger knows beside it.
+pub struct View<'a> {
+    app: &'a App,
+    /// The state.
+    pub state: &'a State,
+    /// The head.
+    pub head: Head,
+    generation: Generation,
+}
+
+impl<'a> View<'a> {
+    /// Opens the head.
+    ///
+    /// # Errors
+    /// Where there is none, or it is damaged.
+    pub fn open(app: &'a App, state: &'a State) -> Result<Self, Failure> {
+        let Some((head, generation)) = state.head()? else {
+            return Err(Failure::usage("there is nothing to look at yet").help("`reunion once` makes the first generation"));
+        };
+        Ok(Self { app, state, head, generation })
+    }
+
+    /// A table of the head as one batch; `None` where it has no rows.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn table(&self, name: &str) -> Result<Option<RecordBatch>, Failure> {
+        let doing = || format!("the table {name} cannot be read");
+        let parts = self.generation.live(name, None).doing(doing)?;
+        let batches = parts.map(|part| part.map(|part| part.batch)).collect::<Result<Vec<_>, _>>().doing(doing)?;
+        let Some(first) = batches.first() else { return Ok(None) };
+        concat_batches(&first.schema(), &batches).map(Some).doing(doing)
+    }
+
+    /// The names of the sources that have records: as the state knows them, and as the config does.
+    ///
+    /// # Errors
+    /// Where the ledger does not answer.
+    pub fn sources(&self) -> Result<Vec<(String, String)>, Failure> {
+        let components = self.state.ask(self.state.ledger.components())?;
+        let name = |origin: &str| {
+            let found =
+                components.iter().find(|component| component.kind == reunion_ledger::ComponentKind::Source && component.origin == origin);
+            found.map_or_else(|| origin.to_owned(), |component| component.name.clone())
+        };
+        Ok(self.generation.sources().map(|origin| (origin.to_owned(), name(origin))).collect())
+    }
+
+    /// The columns that the generation was made with.
+    ///
+    /// # Errors
+    /// Where the manifest is not understood.
+    pub fn schema(&self) -> Result<StoredSchema, Failure> {
+        StoredSchema::of(Some(&self.generation))
+    }
+
+    /// `members`: golden and derived columns, then each tag and since when.
+    ///
+    /// # Errors
+    /// Where files cannot be read, or the config's rules do not fit the members.
+    pub fn members(&self) -> Result<RecordBatch, Failure> {
+        let doing = || "the members cannot be read".to_owned();
+        let Some(members) = self.table("members")? else { return empty_members() };
+        let linked = self.linked(&members)?;
+        let how = Derivation { clock_us: self.head.clock_us, timezone: self.app.config.timezone.rules(), linked: &linked, wanted: None };
+        let derived = derive(std::slice::from_ref(&members), &how).doing(doing)?;
+        let derived = derived.into_iter().next().ok_or_else(|| Failure::other("the members cannot be derived"))?;
+        let hidden = ["founding", "founded_at", "epoch", CONTENT_HASH, "source_mask"];
+        let mut fields: Vec<Arc<Field>> = Vec::new();
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for (field, column) in derived.schema().fields().iter().zip(derived.columns()) {
+            if !hidden.contains(&field.name().as_str()) {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(column));
+            }
+        }
+        let tags = self.tags()?;
+        let ids = member_ids(&derived);
+        for tag in self.app.config.tags.keys() {
+            let since: TimestampMicrosecondArray = ids.iter().map(|id| tags.since_us(tag, *id)).collect();
+            let has: arrow::array::BooleanArray = since.iter().map(|since| Some(since.is_some())).collect();
+            fields.push(Arc::new(Field::new(tag, DataType::Boolean, false)));
+            columns.push(Arc::new(has));
+            fields.push(Arc::new(Field::new(format!("{tag}_since"), timestamp_type(), true)));
+            columns.push(Arc::new(since.with_timezone("UTC")));
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(doing)
+    }
+
+    /// The tags of the head.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn tags(&self) -> Result<TagState, Failure> {
+        let doing = || "the tags cannot be read".to_owned();
+        let mut state = TagState::new([]);
+        let schema = reunion_rules::tag_schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        for part in self.generation.live("tags", Some(&columns)).doing(doing)? {
+            let batch = part.doing(doing)?.batch;
+            if batch.num_rows() > 0 {
+                state.add(&batch).doing(doing)?;
+            }
+        }
+        Ok(state)
+    }
+
+    fn linked(&self, members: &RecordBatch) -> Result<LinkedMembers, Failure> {
+        let links = self.state.ask(self.state.ledger.facts())?.links;
+        let contacts: std::collections::HashSet<ContactId> = links.iter().map(|link| link.contact).collect();
+        let lookup = self.state.keys.lookup();
+        let phones = members.column_by_name(PHONE).expect("members have phones").as_primitive::<UInt64Type>();
+        let is_linked = |phone: Option<u64>| phone.is_some_and(|phone| contacts.contains(&lookup.contact(Phone::from_e164_digits(phone))));
+        Ok(member_ids(members).into_iter().zip(phones.iter()).filter(|(_, phone)| is_linked(*phone)).map(|(id, _)| id).collect())
+    }
+
+    /// `records`: every row of every source, with its member or the reason why it has none.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn records(&self) -> Result<RecordBatch, Failure> {
+        let doing = || "the records cannot be read".to_owned();
+        let mut parts: Vec<RecordBatch> = Vec::new();
+        for (origin, name) in self.sources()? {
+            let Some(batch) = self.table(&format!("records/{origin}"))? else { continue };
+            let mut fields = vec![Arc::new(Field::new("source", DataType::Utf8, false))];
+            fields.extend(batch.schema().fields().iter().cloned());
+            let source: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name.as_str(), batch.num_rows())));
+            let columns = std::iter::once(source).chain(batch.columns().iter().cloned()).collect();
+            parts.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(doing)?);
+        }
+        let all = union(&parts)?;
+        self.with_assignments(&all)
+    }
+
+    /// Puts beside each record its member, and the reason that decides in the end.
+    fn with_assignments(&self, records: &RecordBatch) -> Result<RecordBatch, Failure> {
+        let doing = || "the assignments of records cannot be read".to_owned();
+        let assignments = self.table("assignments")?;
+        let mut rows = BTreeMap::new();
+        if let Some(batch) = &assignments {
+            let keys = batch.column_by_name(RECORD_KEY).expect("assignments have keys").as_fixed_size_binary();
+            rows.extend((0..batch.num_rows()).map(|row| (keys.value(row), row as u64)));
+        }
+        let keys = records.column_by_name(RECORD_KEY).expect("records have keys").as_fixed_size_binary();
+        let at: arrow::array::UInt64Array = keys.iter().map(|key| key.and_then(|key| rows.get(key).copied())).collect();
+        let from = |name: &str, kind: &DataType| match &assignments {
+            Some(batch) => take(batch.column_by_name(name).expect("assignments have this column"), &at, None).doing(doing),
+            None => Ok(new_null_array(kind, records.num_rows())),
+        };
+        let member = from(MEMBER_ID, &DataType::FixedSizeBinary(16))?;
+        let reason = from("reason", &DataType::Utf8)?;
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for (field, column) in records.schema().fields().iter().zip(records.columns()) {
+            match field.name().as_str() {
+                RECORD_KEY | CONTENT_HASH => {}
+                "record_id" => {
+                    fields.push(Arc::clone(field));
+                    columns.push(Arc::clone(column));
+                    fields.push(Arc::new(Field::new(MEMBER_ID, DataType::FixedSizeBinary(16), true)));
+                    columns.push(Arc::clone(&member));
+                }
+                "reason" => {
+                    fields.push(Arc::clone(field));
+                    columns.push(Arc::clone(&reason));
+                }
+                _ => {
+                    fields.push(Arc::clone(field));
+                    columns.push(Arc::clone(column));
+                }
+            }
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(doing)
+    }
+
+    /// `quarantine`: the records that have a reason and no member.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn quarantine(&self, records: &RecordBatch) -> Result<RecordBatch, Failure> {
+        let reasons = records.column_by_name("reason").expect("records have reasons");
+        let set_aside = arrow::compute::is_not_null(reasons).doing(|| "the quarantine cannot be read".to_owned())?;
+        arrow::compute::filter_record_batch(records, &set_aside).doing(|| "the quarantine cannot be read".to_owned())
+    }
+
+    /// `tasks`, and those of them that count as touches.
+    ///
+    /// # Errors
+    /// Where the ledger does not answer.
+    pub fn tasks(&self) -> Result<(RecordBatch, RecordBatch), Failure> {
+        let tasks = self.state.ask(self.state.ledger.tasks(&TaskFilter::default()))?;
+        let touches: Vec<Task> = tasks.iter().filter(|task| task.state.is_touch()).cloned().collect();
+        Ok((task_batch(&tasks)?, task_batch(&touches)?))
+    }
+
+    /// All tables, for a query.
+    ///
+    /// # Errors
+    /// Where files cannot be read, or the ledger does not answer.
+    pub fn tables(&self) -> Result<Vec<Table>, Failure> {
+        let records = self.records()?;
+        let (tasks, touches) = self.tasks()?;
+        let quarantine = self.quarantine(&records)?;
+        let tables =
+            [("members", self.members()?), ("records", records), ("quarantine", quarantine), ("tasks", tasks), ("touches", touches)];
+        Ok(tables.into_iter().map(|(name, batch)| Table { name: name.to_owned(), schema: batch.schema(), batches: vec![batch] }).collect())
+    }
+}
+
+/// The ids of a batch of members.
+pub fn member_ids(batch: &RecordBatch) -> Vec<MemberId> {
+    let ids = batch.column_by_name(MEMBER_ID).expect("members have ids").as_fixed_size_binary();
+    (0..batch.num_rows()).filter_map(|row| MemberId::from_slice(ids.value(row))).collect()
+}
+
+fn empty_members() -> Result<RecordBatch, Failure> {
+    let schema = reunion_rules::rule_schema([]);
+    Ok(RecordBatch::new_empty(Arc::new(schema)))
+}
+
+/// Batches of different sources one under the other, null where a source lacks a column.
+fn union(parts: &[RecordBatch]) -> Result<RecordBatch, Failure> {
+    let doing = || "the records of sources cannot be put together".to_owned();
+    let mut fields: Vec<Field> = vec![Field::new("source", DataType::Utf8, false)];
+    fields.extend(reunion_model::record::own_fields());
+    for field in parts.iter().flat_map(|part| part.schema().fields().iter().cloned().collect::<Vec<_>>()) {
+        if fields.iter().all(|known| known.name() != field.name()) {
+            fields.push(field.as_ref().clone().with_nullable(true));
+        }
+    }
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    let aligned = parts.iter().map(|part| {
+        let column = |field: &Arc<Field>| {
+            part.column_by_name(field.name()).cloned().unwrap_or_else(|| new_null_array(field.data_type(), part.num_rows()))
+        };
+        RecordBatch::try_new(Arc::clone(&schema), schema.fields().iter().map(column).collect())
+    });
+    let aligned = aligned.collect::<Result<Vec<_>, _>>().doing(doing)?;
+    concat_batches(&schema, &aligned).doing(doing)
+}
+
+fn task_batch(tasks: &[Task]) -> Result<RecordBatch, Failure> {
+    let doing = || "tasks cannot be put into columns".to_owned();
+    let text = |name: &str, of: &dyn Fn(&Task) -> Option<String>| -> (Field, ArrayRef) {
+        (Field::new(name, DataType::Utf8, true), Arc::new(tasks.iter().map(of).collect::<StringArray>()))
+    };
+    let id = |name: &str, of: &dyn Fn(&Task) -> [u8; 16]| -> Result<(Field, ArrayRef), Failure> {
+        let mut ids = FixedSizeBinaryBuilder::with_capacity(tasks.len(), 16);
+        for task in tasks {
+            ids.append_value(of(task)).doing(doing)?;
+        }
+        Ok((Field::new(name, DataType::FixedSizeBinary(16), false), Arc::new(ids.finish())))
+    };
+    let moment = |name: &str, of: &dyn Fn(&Task) -> Option<i64>| -> (Field, ArrayRef) {
+        let moments: TimestampMicrosecondArray = tasks.iter().map(of).collect();
+        (Field::new(name, timestamp_type(), true), Arc::new(moments.with_timezone("UTC")))
+    };
+    let number = |name: &str, of: &dyn Fn(&Task) -> i64| -> (Field, ArrayRef) {
+        (Field::new(name, DataType::Int64, false), Arc::new(tasks.iter().map(of).collect::<Int64Array>()))
+    };
+    let columns = vec![
+        id("task_id", &|task| task.task_id.0)?,
+        text("campaign", &|task| Some(task.campaign.clone())),
+        id(MEMBER_ID, &|task| task.member.0)?,
+        id("contact", &|task| task.contact.0)?,
+        number("touch", &|task| i64::from(task.touch)),
+        text("channel", &|task| Some(task.channel.clone())),
+        text("store", &|task| task.store.clone()),
+        text("staff", &|task| task.staff.clone()),
+        text("state", &|task| Some(task.state.name().to_owned())),
+        number("attempts", &|task| i64::from(task.attempts)),
+        moment("planned_at", &|task| Some(task.planned_us)),
+        moment("sent_at", &|task| task.sent_us),
+        moment("due", &|task| task.due_us),
+        moment("changed_at", &|task| Some(task.changed_us)),
+        text("code", &|task| task.code.clone()),
+        text("message", &|task| task.message.clone()),
+        text("outcome", &|task| task.outcome.clone()),
+        id("run_id", &|task| task.run_id.0)?,
+        number("generation", &|task| task.generation as i64),
+    ];
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).doing(doing)
+}

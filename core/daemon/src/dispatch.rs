@@ -1,0 +1,348 @@
+//! Dispatch: the only place that gives tasks to a channel.
+//!
+//! What was left of earlier dispatches comes first, as it was. Then each group of tasks that is due is
+//! gated once more, claimed whole in one ledger transaction, and pushed; receipts are stored as they
+//! arrive. A task without a receipt is `unknown`, and only an idempotent channel is given it again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
+use reunion_host::{CallOptions, ChannelConnector, Polled};
+use reunion_ledger::{Dispatch, Event, Group, OpenTask, Receipt};
+use reunion_model::limits::DISPATCH_TASKS_MAX;
+use reunion_model::plugin::{DispatchInfo, PluginError};
+use reunion_model::task::task_schema;
+use reunion_model::{Gate, MemberId, TaskId, fault};
+use reunion_outreach::{AtSend, Campaign, SendFacts, gate_at_send};
+
+use crate::config::Config;
+use crate::failure::{Doing, Failure};
+use crate::state::{State, now_us};
+
+/// The clock that dispatch goes by: that of the machine, or where a rehearsal has its own, as far from
+/// it as when it began.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    offset_us: i64,
+}
+
+impl Clock {
+    /// The clock that shows `run_clock_us` now.
+    pub fn showing(run_clock_us: i64) -> Self {
+        Self { offset_us: run_clock_us - now_us() }
+    }
+
+    /// The machine's own.
+    pub fn machine() -> Self {
+        Self { offset_us: 0 }
+    }
+
+    /// Microseconds UTC.
+    pub fn now_us(self) -> i64 {
+        now_us() + self.offset_us
+    }
+}
+
+/// What dispatch needs to know.
+pub struct Dispatcher<'a> {
+    /// The config.
+    pub config: &'a Config,
+    /// The state.
+    pub state: &'a State,
+    /// The channels by name.
+    pub channels: &'a BTreeMap<String, Box<dyn ChannelConnector>>,
+    /// The campaigns by name, with what their channels ask.
+    pub campaigns: &'a HashMap<String, Campaign>,
+    /// Members whose data is too old to contact them.
+    pub stale: Box<dyn Fn(&HashSet<MemberId>) -> Result<HashSet<MemberId>, Failure> + 'a>,
+    /// The clock.
+    pub clock: Clock,
+    /// True once the program is asked to end.
+    pub stopping: &'a dyn Fn() -> bool,
+}
+
+/// What a pass came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// When there is more to do, by the dispatch clock.
+    pub next_us: Option<i64>,
+    /// What channels answered that is nobody's task: one line each.
+    pub errors: Vec<String>,
+}
+
+impl Pass {
+    fn add(&mut self, other: Self) {
+        self.next_us = [self.next_us, other.next_us].into_iter().flatten().min();
+        self.errors.extend(other.errors);
+    }
+}
+
+impl Dispatcher<'_> {
+    /// Sends what is due in all channels, and waits up to `drain` for what falls due meanwhile.
+    ///
+    /// # Errors
+    /// Where the ledger refuses. What a channel does wrong is in the result.
+    pub fn drain(&self, drain: Duration) -> Result<Pass, Failure> {
+        let until = Instant::now() + drain;
+        let mut all = Pass::default();
+        loop {
+            let pass = self.pass()?;
+            let next = pass.next_us;
+            all.errors.extend(pass.errors);
+            let wait = next.map(|next| Duration::from_micros((next - self.clock.now_us()).max(0).unsigned_abs()));
+            match wait.filter(|wait| Instant::now() + *wait < until && !(self.stopping)()) {
+                Some(wait) => std::thread::sleep(wait),
+                None => {
+                    all.next_us = next;
+                    all.errors.sort();
+                    all.errors.dedup();
+                    return Ok(all);
+                }
+            }
+        }
+    }
+
+    /// Sends what is due now in all channels.
+    ///
+    /// # Errors
+    /// Where the ledger refuses.
+    pub fn pass(&self) -> Result<Pass, Failure> {
+        let mut all = Pass::default();
+        for (name, channel) in self.channels {
+            all.add(self.send(name, channel.as_ref())?);
+        }
+        Ok(all)
+    }
+
+    /// Asks every channel what became of its tasks.
+    ///
+    /// # Errors
+    /// Where the ledger refuses.
+    pub fn poll(&self) -> Result<Vec<String>, Failure> {
+        let mut notes = Vec::new();
+        for (name, channel) in self.channels {
+            notes.extend(self.poll_one(name, channel.as_ref())?);
+        }
+        Ok(notes)
+    }
+
+    fn send(&self, name: &str, channel: &dyn ChannelConnector) -> Result<Pass, Failure> {
+        let ledger = &self.state.ledger;
+        let idempotent = channel.traits().idempotent;
+        let mut pass = Pass::default();
+        let resumed = self.state.ask(ledger.resume_dispatches(name, idempotent, self.clock.now_us()))?;
+        for dispatch in resumed.dispatches {
+            pass.errors.extend(self.push(name, channel, &dispatch)?);
+        }
+        let due = self.state.ask(ledger.due(name, self.clock.now_us()))?;
+        for group in &due.groups {
+            if (self.stopping)() {
+                break;
+            }
+            self.gate(name, group)?;
+            let tasks_max = match channel.traits().dispatch_tasks_max {
+                0 => DISPATCH_TASKS_MAX,
+                max => max.min(DISPATCH_TASKS_MAX),
+            };
+            while let Some(dispatch) = self.state.ask(ledger.claim_dispatch(name, group, self.clock.now_us(), tasks_max))? {
+                fault::point("dispatch.claimed");
+                pass.errors.extend(self.push(name, channel, &dispatch)?);
+            }
+        }
+        pass.next_us = self.state.ask(ledger.due(name, self.clock.now_us()))?.next_us;
+        Ok(pass)
+    }
+
+    /// Takes back or puts off the tasks of a group that may not be sent now.
+    ///
+    /// Each generation's commit has gated every open task against the members as they are, and the claim
+    /// looks at the suppression list in its own transaction. What is left is what the clock, the config and
+    /// the age of the data decide.
+    fn gate(&self, channel: &str, group: &Group) -> Result<(), Failure> {
+        let ledger = &self.state.ledger;
+        let now_us = self.clock.now_us();
+        let tasks = self.state.ask(ledger.group_tasks(channel, group, now_us))?;
+        let members = tasks.iter().map(|task| task.member).collect();
+        let stale = (self.stale)(&members)?;
+        let mut refused: Vec<(TaskId, Gate)> = Vec::new();
+        let mut put_off: Vec<(TaskId, i64)> = Vec::new();
+        for task in &tasks {
+            match self.may_send(task, stale.contains(&task.member), now_us) {
+                AtSend::Go => {}
+                AtSend::Refuse(gate) => refused.push((task.task_id, gate)),
+                // Without a time of its own it is looked at again in a minute.
+                AtSend::Wait { until_us, .. } => put_off.push((task.task_id, until_us.unwrap_or(now_us + 60_000_000))),
+            }
+        }
+        self.state.ask(ledger.refuse(&refused, now_us))?;
+        self.state.ask(ledger.postpone(&put_off))
+    }
+
+    fn may_send(&self, task: &OpenTask, stale: bool, now_us: i64) -> AtSend {
+        let facts = SendFacts {
+            campaign: self.campaigns.get(&task.campaign),
+            member_has_phone: true,
+            suppressed: false,
+            control: false,
+            consented: true,
+            // The touches before this one.
+            touches: task.touch - 1,
+            stale,
+        };
+        gate_at_send(&facts, now_us, self.config.timezone.rules())
+    }
+
+    /// Gives a dispatch to its channel and stores what comes of it; what went wrong, in a line.
+    fn push(&self, name: &str, channel: &dyn ChannelConnector, dispatch: &Dispatch) -> Result<Option<String>, Failure> {
+        let tasks = task_batch(dispatch)?;
+        let info = self.info(dispatch);
+        let call = CallOptions { dry_run: false, deadline_unix_ms: None, run_id: dispatch.run_id.to_string() };
+        fault::point("push.before");
+        let error = match channel.push(&call, &info, tasks) {
+            Err(error) => Some(error),
+            Ok(mut receipts) => loop {
+                fault::point("push.after");
+                match receipts.next() {
+                    Ok(Some(receipts)) => self.record(name, dispatch, receipts)?,
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            },
+        };
+        let now_us = self.clock.now_us();
+        let retry_at_us = error.as_ref().filter(|_| channel.traits().idempotent).map(|error| self.retry_at(name, dispatch, error, now_us));
+        let retry_at_us = retry_at_us.filter(|_| dispatch.pushes < self.config.channels[name].attempts_max);
+        fault::point("dispatch.close.before");
+        self.state.ask(self.state.ledger.close_dispatch(dispatch.dispatch_id, retry_at_us, now_us))?;
+        fault::point("dispatch.close.after");
+        Ok(error.map(|error| {
+            tracing::warn!(channel = name, class = error.class.name(), "a push failed: {}", error.message);
+            format!("channel {name}: {error}")
+        }))
+    }
+
+    fn record(&self, name: &str, dispatch: &Dispatch, receipts: Vec<reunion_host::Receipt>) -> Result<(), Failure> {
+        let attempts_max = self.config.channels[name].attempts_max;
+        let receipts: Vec<Receipt> = receipts
+            .into_iter()
+            .map(|receipt| Receipt {
+                task_id: receipt.task,
+                verdict: receipt.verdict,
+                retry_after_ms: receipt.retry_after_ms,
+                code: receipt.code,
+                message: receipt.message,
+            })
+            .collect();
+        fault::point("receipts.before");
+        let ledger = &self.state.ledger;
+        self.state.ask(ledger.record_receipts(dispatch.dispatch_id, &receipts, attempts_max, self.clock.now_us()))?;
+        fault::point("receipts.after");
+        Ok(())
+    }
+
+    /// When a failed dispatch is pushed again: after the channel's own delay, or one that doubles.
+    fn retry_at(&self, name: &str, dispatch: &Dispatch, error: &PluginError, now_us: i64) -> i64 {
+        let channel = &self.config.channels[name];
+        let doubled = channel.retry_secs.saturating_mul(1 << dispatch.pushes.saturating_sub(1).min(32));
+        let own_secs = error.retry_after_ms.map(|delay_ms| delay_ms.div_ceil(1000));
+        let delay_secs = own_secs.unwrap_or(doubled).min(channel.retry_secs_max.max(own_secs.unwrap_or(0)));
+        now_us.saturating_add_unsigned(delay_secs.saturating_mul(1_000_000))
+    }
+
+    fn info(&self, dispatch: &Dispatch) -> DispatchInfo {
+        let clock = jiff::Timestamp::from_microsecond(dispatch.run_clock_us).unwrap_or_default();
+        DispatchInfo {
+            dispatch_id: dispatch.dispatch_id.to_string(),
+            run: dispatch.run_id.to_string()[..8].to_owned(),
+            ordinal: dispatch.ordinal,
+            date: clock.to_zoned(self.config.timezone.rules().clone()).date().to_string(),
+        }
+    }
+
+    fn poll_one(&self, name: &str, channel: &dyn ChannelConnector) -> Result<Vec<String>, Failure> {
+        let ledger = &self.state.ledger;
+        let state = self.state.ask(ledger.poll_state(name))?;
+        let call = CallOptions { dry_run: false, deadline_unix_ms: None, run_id: String::new() };
+        let mut notes = Vec::new();
+        let mut stream = match channel.poll(&call, state.as_ref()) {
+            Ok(stream) => stream,
+            Err(error) => return Ok(vec![format!("channel {name}: {error}")]),
+        };
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            match stream.next() {
+                Ok(Some(Polled::Events(more))) => events.extend(more.into_iter().map(|event| Event {
+                    event_id: event.event_id,
+                    task_id: event.task,
+                    outcome: event.outcome,
+                    at_us: event.at_us,
+                    note: event.note,
+                })),
+                Ok(Some(Polled::Rejected(rows))) => notes.extend(rejected(name, &rows)),
+                Ok(Some(Polled::State(state))) => notes.extend(self.store(name, &mut events, Some(&state))?),
+                Ok(None) => break,
+                Err(error) => {
+                    notes.push(format!("channel {name}: {error}"));
+                    break;
+                }
+            }
+        }
+        notes.extend(self.store(name, &mut events, None)?);
+        Ok(notes)
+    }
+
+    /// Stores the events so far together with the state that covers them.
+    fn store(&self, name: &str, events: &mut Vec<Event>, state: Option<&serde_json::Value>) -> Result<Vec<String>, Failure> {
+        if events.is_empty() && state.is_none() {
+            return Ok(Vec::new());
+        }
+        fault::point("poll.before");
+        let polled = self.state.ask(self.state.ledger.commit_poll(name, events, state, self.clock.now_us()))?;
+        fault::point("poll.after");
+        events.clear();
+        let unknown =
+            polled.unknown_tasks.iter().map(|task| format!("channel {name}: task {task} was returned, and there is no such task"));
+        let unexpected = polled.unexpected.iter().map(|task| {
+            format!(
+                "channel {name}: task {task} was returned though it was never sent, or settled otherwise; the result counts, the task stays"
+            )
+        });
+        Ok(unknown.chain(unexpected).collect())
+    }
+}
+
+/// Rows of a poll that could not be read, a line each.
+fn rejected(name: &str, rows: &RecordBatch) -> Vec<String> {
+    use arrow::array::{Array, AsArray};
+    let [location, reason, detail] = [0, 1, 2].map(|column| rows.column(column).as_string::<i32>());
+    let line = |row: usize| {
+        let detail = if detail.is_null(row) { reason.value(row) } else { detail.value(row) };
+        format!("channel {name}: {}: {detail}", location.value(row))
+    };
+    (0..rows.num_rows()).map(line).collect()
+}
+
+/// The tasks of a dispatch as the channel is given them.
+fn task_batch(dispatch: &Dispatch) -> Result<RecordBatch, Failure> {
+    let tasks = &dispatch.tasks;
+    let optional = |of: fn(&reunion_ledger::DispatchTask) -> Option<&str>| Arc::new(tasks.iter().map(of).collect::<StringArray>());
+    let required = |of: fn(&reunion_ledger::DispatchTask) -> String| Arc::new(StringArray::from_iter_values(tasks.iter().map(of)));
+    let due: TimestampMicrosecondArray = tasks.iter().map(|task| task.due_us).collect();
+    RecordBatch::try_new(
+        task_schema(),
+        vec![
+            required(|task| task.task_id.to_string()),
+            required(|task| task.campaign.clone()),
+            optional(|task| task.store.as_deref()),
+            optional(|task| task.staff.as_deref()),
+            optional(|task| task.payload.name.as_deref()),
+            required(|task| task.payload.phone.national()),
+            optional(|task| task.payload.reason.as_deref()),
+            optional(|task| task.payload.message.as_deref()),
+            Arc::new(due.with_timezone("UTC")),
+        ],
+    )
+    .doing(|| "the tasks of a dispatch cannot be put into columns".to_owned())
+}

@@ -1,0 +1,218 @@
+//! One run of a pipeline: pull, identity, rules, plan, commit, dispatch. A dry run stops before the
+//! commit and leaves nothing behind.
+
+pub mod campaigns;
+mod commit;
+mod outreach;
+mod people;
+mod population;
+mod pull;
+mod report;
+mod setup;
+mod sources;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
+
+use reunion_ledger::NewRun;
+use reunion_model::{MemberId, RunId};
+
+pub use report::{Report, short};
+pub use sources::{StoredSchema, golden_columns};
+
+use crate::app::App;
+use crate::cli::{Exit, RunArgs};
+use crate::dispatch::{Clock, Dispatcher, Pass};
+use crate::failure::{Doing, Failure};
+use crate::state::{Hold, State, now_us};
+
+use report::ChannelReport;
+use setup::Setup;
+
+/// Pulls and computes as `once` would; commits nothing and contacts nobody.
+///
+/// # Errors
+/// Why no plan could be made.
+pub fn plan(app: &App, args: &RunArgs) -> Result<(Report, Exit), Failure> {
+    let state = app.state()?;
+    let setup = Setup::new(app, &state, args)?;
+    let outcome = compute(&setup, None, run_id()?)?;
+    let exit = exit(&outcome.report);
+    Ok((outcome.report, exit))
+}
+
+/// Runs a pipeline to the end.
+///
+/// # Errors
+/// Why nothing was committed.
+pub fn once(app: &App, args: &RunArgs) -> Result<(Report, Exit), Failure> {
+    let state = app.state()?;
+    let hold = state.hold(&app.config)?;
+    once_held(app, &state, &hold, args, &|| false)
+}
+
+/// Runs a pipeline to the end, under a right that the caller holds.
+///
+/// # Errors
+/// Why nothing was committed.
+pub fn once_held(app: &App, state: &State, hold: &Hold, args: &RunArgs, stopping: &dyn Fn() -> bool) -> Result<(Report, Exit), Failure> {
+    let setup = Setup::new(app, state, args)?;
+    hold.remove_orphans(&app.config)?;
+    let run = NewRun {
+        run_id: run_id()?,
+        pipeline: setup.pipeline.clone(),
+        clock_us: setup.clock_us,
+        started_us: now_us(),
+        base: setup.base_number(),
+    };
+    state.ask(state.ledger.begin_run(&hold.lease, &run))?;
+    let result = run_to_the_end(&setup, hold, run.run_id, stopping);
+    let (exit, report) = match &result {
+        Ok((report, exit)) => (*exit, serde_json::to_value(report).doing(|| "the report cannot be stored".to_owned())?),
+        Err(failure) => (failure.exit(), failure.json()),
+    };
+    state.ask(state.ledger.finish_run(run.run_id, i32::from(exit.code()), &report, now_us()))?;
+    result
+}
+
+fn run_to_the_end(setup: &Setup<'_>, hold: &Hold, run_id: RunId, stopping: &dyn Fn() -> bool) -> Result<(Report, Exit), Failure> {
+    let dispatcher = dispatcher(setup, Clock::showing(setup.clock_us), stopping);
+    // What clerks have returned since counts in this run already.
+    let poll_notes = dispatcher.poll()?;
+    let mut outcome = compute(setup, Some(hold), run_id)?;
+    outcome.report.notes.extend(poll_notes);
+    let began = Instant::now();
+    let pass = dispatcher.drain(Duration::from_secs(setup.app.config.limits.drain_secs))?;
+    outcome.report.stage_secs.insert("dispatch".to_owned(), began.elapsed().as_secs_f64());
+    let mut report = outcome.report;
+    report.channels = channel_reports(setup, run_id)?;
+    finish(setup, &mut report, &pass);
+    let exit = exit(&report);
+    Ok((report, exit))
+}
+
+fn dispatcher<'a>(setup: &'a Setup<'a>, clock: Clock, stopping: &'a dyn Fn() -> bool) -> Dispatcher<'a> {
+    Dispatcher {
+        config: &setup.app.config,
+        state: setup.state,
+        channels: &setup.channels,
+        campaigns: &setup.campaigns,
+        stale: Box::new(|members| setup.stale_members(members)),
+        clock,
+        stopping,
+    }
+}
+
+/// Sends what is due and takes in what came of it, between runs.
+///
+/// # Errors
+/// Where the config does not fit the state, or the ledger refuses.
+pub fn send_due(app: &App, state: &State, stopping: &dyn Fn() -> bool) -> Result<(), Failure> {
+    for pipeline in app.config.pipelines.keys().take(1) {
+        let setup = Setup::new(app, state, &RunArgs { pipeline: Some(pipeline.clone()), ..RunArgs::default() })?;
+        let dispatcher = dispatcher(&setup, Clock::machine(), stopping);
+        for note in dispatcher.poll()?.into_iter().chain(dispatcher.pass()?.errors) {
+            tracing::warn!("{note}");
+        }
+    }
+    Ok(())
+}
+
+/// A run's id, random.
+fn run_id() -> Result<RunId, Failure> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).doing(|| "the system gives no random numbers".to_owned())?;
+    Ok(RunId(random))
+}
+
+/// What computing came to.
+struct Outcome {
+    report: Report,
+}
+
+/// Everything up to the commit, and with the right to it the commit itself.
+fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Outcome, Failure> {
+    let mut stages = BTreeMap::new();
+    let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
+    let sources = sources::pull_all(setup, hold, run_id)?;
+    timed.lap("pull");
+    let people = people::identify(setup, &sources)?;
+    timed.lap("identity");
+    let population = population::population(setup, &people)?;
+    timed.lap("rules");
+    let outreach = outreach::plan(setup, &people, &population)?;
+    timed.lap("plan");
+    let mut report = report::of(setup, run_id, &sources, &people, &population, &outreach);
+    if let Some(broken) = report.broken_sum() {
+        return Err(Failure::other(format!("the run was given up: {broken}")).help("this is a defect of the program; nothing was changed"));
+    }
+    if let Some(hold) = hold {
+        let committed = commit::commit(setup, hold, run_id, &sources, &people, &population, &outreach, &report)?;
+        report.commit(committed);
+        timed.lap("commit");
+    }
+    report.stage_secs = stages;
+    Ok(Outcome { report })
+}
+
+struct Stopwatch<'a> {
+    at: Instant,
+    stages: &'a mut BTreeMap<String, f64>,
+}
+
+impl Stopwatch<'_> {
+    fn lap(&mut self, stage: &str) {
+        let now = Instant::now();
+        self.stages.insert(stage.to_owned(), (now - self.at).as_secs_f64());
+        self.at = now;
+    }
+}
+
+/// What became of the tasks of this run, by channel; of every channel that its campaigns use.
+fn channel_reports(setup: &Setup<'_>, run_id: RunId) -> Result<BTreeMap<String, ChannelReport>, Failure> {
+    use reunion_model::TaskState::{Accepted, Delivered, NotSent, Rejected, Unknown};
+    let mut reports: BTreeMap<String, ChannelReport> =
+        setup.pipeline_campaigns().map(|campaign| (campaign.channel.clone(), ChannelReport::default())).collect();
+    for count in setup.state.ask(setup.state.ledger.task_counts(Some(run_id)))? {
+        let channel = reports.entry(count.channel).or_default();
+        match count.state {
+            Accepted | Delivered => channel.sent += count.tasks,
+            NotSent => channel.retrying += count.tasks,
+            Rejected => channel.failed += count.tasks,
+            Unknown => channel.unknown += count.tasks,
+            _ => {}
+        }
+    }
+    Ok(reports)
+}
+
+fn finish(setup: &Setup<'_>, report: &mut Report, pass: &Pass) {
+    report.notes.extend(pass.errors.iter().cloned());
+    if pass.next_us.is_some() {
+        report.notes.push("some tasks are tried again later: the next run or the daemon sends them".to_owned());
+    }
+    let quiet =
+        report.sources.values().all(|source| source.new + source.changed + source.deleted + source.requarantined + source.released == 0);
+    let planned: u64 = report.campaigns.values().map(|campaign| campaign.planned).sum();
+    if quiet && planned == 0 && setup.base_number().is_some() {
+        report.notes.push("nothing changed: no row is new or changed, and no task was planned".to_owned());
+    }
+}
+
+/// Whether all of it was done.
+fn exit(report: &Report) -> Exit {
+    let failed = report.sources.values().any(|source| source.failed.is_some());
+    let open = report.channels.values().any(|channel| channel.retrying + channel.failed + channel.unknown > 0);
+    if failed || open { Exit::Partial } else { Exit::Done }
+}
+
+impl Setup<'_> {
+    /// Which of these members have data of a source that is too old.
+    fn stale_members(&self, members: &HashSet<MemberId>) -> Result<HashSet<MemberId>, Failure> {
+        let mask = self.stale_sources()?;
+        if mask == 0 || members.is_empty() {
+            return Ok(HashSet::new());
+        }
+        population::members_of_sources(self, members, mask)
+    }
+}

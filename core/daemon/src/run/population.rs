@@ -1,0 +1,159 @@
+//! All members of a run with the columns that rules, gates and templates read, derived ones among them,
+//! and what the rules say of them.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
+use reunion_model::schema::{self, MEMBER_ID, PHONE};
+use reunion_model::{ContactId, MemberId, Phone};
+use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagState, derive};
+
+use crate::failure::{Doing, Failure};
+
+use super::campaigns::rule_errors;
+use super::people::{People, golden_plan};
+use super::setup::Setup;
+
+/// Columns of members that are not golden, and that every run needs.
+const OWN: [&str; 4] = [MEMBER_ID, PHONE, "source_mask", "record_count"];
+/// Golden columns that outreach reads whatever the config says.
+const OUTREACH: [&str; 8] = ["store", "staff", "name", "total_spent", "do_not_contact", "sms_consent", "call_consent", "message_consent"];
+/// Golden columns that derived ones are made of.
+const DERIVED_FROM: [&str; 6] = ["store", "order_count", "total_spent", "first_order_at", "last_order_at", "created_at"];
+
+/// The members and what the rules say of them.
+pub struct Population {
+    /// All members, derived columns among them.
+    pub members: Vec<RecordBatch>,
+    /// Tags, audiences, and what changes in the stored tags.
+    pub evaluated: Evaluated,
+    /// How many have a phone and no confirmed link.
+    pub phone_only: u64,
+}
+
+/// Gathers the members and evaluates the rules.
+///
+/// # Errors
+/// Where files cannot be read, or a rule leaves the calendar at this clock.
+pub fn population(setup: &Setup<'_>, people: &People) -> Result<Population, Failure> {
+    let wanted = wanted(setup);
+    let schema = member_schema(setup, &wanted)?;
+    let mut members = unchanged(setup, people, &schema)?;
+    if people.dirty.num_rows() > 0 {
+        members.push(align(&people.dirty, &schema)?);
+    }
+    let linked = linked(setup, &members);
+    let how = Derivation { clock_us: setup.clock_us, timezone: setup.app.config.timezone.rules(), linked: &linked, wanted: Some(&wanted) };
+    let members = derive(&members, &how).doing(|| "derived columns cannot be computed".to_owned())?;
+    let mut state = TagState::new(people.merges.iter().copied());
+    if let Some(base) = setup.base() {
+        let doing = || "the tags of the head cannot be read".to_owned();
+        let columns: Vec<String> = reunion_rules::tag_schema().fields().iter().map(|field| field.name().clone()).collect();
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        for part in base.live("tags", Some(&columns)).doing(doing)? {
+            let batch = part.doing(doing)?.batch;
+            if batch.num_rows() > 0 {
+                state.add(&batch).doing(doing)?;
+            }
+        }
+    }
+    let bound = setup.rules.bind(setup.clock_us).map_err(|errors| rule_errors(&setup.app.config, errors))?;
+    let evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
+    let count = |batch: &RecordBatch| batch.column_by_name("phone_only").map_or(0, |column| column.as_boolean().true_count() as u64);
+    let phone_only = members.iter().map(count).sum();
+    Ok(Population { members, evaluated, phone_only })
+}
+
+/// The columns that this run needs of members: golden and derived ones by name.
+fn wanted(setup: &Setup<'_>) -> BTreeSet<String> {
+    let rules = setup.rules.columns_used().iter().cloned();
+    let templates = setup.campaigns.values().flat_map(|campaign| [&campaign.message, &campaign.reason]);
+    let templates = templates.flatten().flat_map(|template| template.columns().iter().cloned());
+    let fixed = OUTREACH.iter().chain(&DERIVED_FROM).map(|name| (*name).to_owned());
+    rules.chain(templates).chain(fixed).chain(["phone_only".to_owned()]).collect()
+}
+
+/// The schema of the members' batches before derived columns: null where no source brings a column.
+fn member_schema(setup: &Setup<'_>, wanted: &BTreeSet<String>) -> Result<SchemaRef, Failure> {
+    let table = golden_plan(setup)?.schema();
+    let own = OWN.iter().map(|name| table.field_with_name(name).cloned().expect("the table of members has its own columns"));
+    let golden = table.fields().iter().filter(|field| wanted.contains(field.name()) && !OWN.contains(&field.name().as_str()));
+    let mut fields: Vec<_> = own.chain(golden.map(|field| field.as_ref().clone())).collect();
+    for column in schema::COLUMNS.iter().filter(|column| wanted.contains(column.name)) {
+        if !fields.iter().any(|field| field.name() == column.name) {
+            fields.push(arrow::datatypes::Field::new(column.name, column.kind.arrow(), true));
+        }
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The members of the head that this run did not touch.
+fn unchanged(setup: &Setup<'_>, people: &People, schema: &SchemaRef) -> Result<Vec<RecordBatch>, Failure> {
+    let Some(base) = setup.base() else { return Ok(Vec::new()) };
+    let doing = || "the members of the head cannot be read".to_owned();
+    let mut gone: HashSet<MemberId> = people.removed.iter().copied().collect();
+    if people.dirty.num_rows() > 0 {
+        gone.extend(ids(&people.dirty));
+    }
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let mut members = Vec::new();
+    for part in base.live("members", Some(&columns)).doing(doing)? {
+        let batch = part.doing(doing)?.batch;
+        let stays: BooleanArray = ids(&batch).map(|id| Some(!gone.contains(&id))).collect();
+        let batch = if stays.true_count() == batch.num_rows() { batch } else { filter_record_batch(&batch, &stays).doing(doing)? };
+        if batch.num_rows() > 0 {
+            members.push(align(&batch, schema)?);
+        }
+    }
+    Ok(members)
+}
+
+fn ids(batch: &RecordBatch) -> impl Iterator<Item = MemberId> {
+    let ids = batch.column_by_name(MEMBER_ID).expect("members have ids").as_fixed_size_binary();
+    (0..batch.num_rows()).map(|row| MemberId::from_slice(ids.value(row)).expect("16 bytes"))
+}
+
+/// The batch with these columns, null where it has none of the name.
+fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Failure> {
+    let column = |field: &Arc<arrow::datatypes::Field>| {
+        batch.column_by_name(field.name()).cloned().unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
+    };
+    let columns = schema.fields().iter().map(column).collect();
+    RecordBatch::try_new(Arc::clone(schema), columns).doing(|| "members cannot be put into columns".to_owned())
+}
+
+/// The members whose phone is linked in some channel.
+fn linked(setup: &Setup<'_>, members: &[RecordBatch]) -> LinkedMembers {
+    let contacts: HashSet<ContactId> = setup.facts.links.iter().map(|link| link.contact).collect();
+    if contacts.is_empty() {
+        return LinkedMembers::default();
+    }
+    let lookup = setup.state.keys.lookup();
+    let is_linked = |phone: Option<u64>| phone.is_some_and(|phone| contacts.contains(&lookup.contact(Phone::from_e164_digits(phone))));
+    let of_batch = |batch: &RecordBatch| {
+        let phones = batch.column_by_name(PHONE).expect("members have phones").as_primitive::<UInt64Type>().clone();
+        ids(batch).zip(phones.iter().collect::<Vec<_>>()).filter(|(_, phone)| is_linked(*phone)).map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    members.iter().flat_map(of_batch).collect()
+}
+
+/// Those of some members that have records of one of the sources in `mask`, as the head has them.
+///
+/// # Errors
+/// Where the head cannot be read.
+pub fn members_of_sources(setup: &Setup<'_>, members: &HashSet<MemberId>, mask: u64) -> Result<HashSet<MemberId>, Failure> {
+    let Some((_, head)) = setup.state.head()? else { return Ok(HashSet::new()) };
+    let doing = || "the members of the head cannot be read".to_owned();
+    let mut found = HashSet::new();
+    for part in head.live("members", Some(&[MEMBER_ID, "source_mask"])).doing(doing)? {
+        let batch = part.doing(doing)?.batch;
+        let masks = batch.column_by_name("source_mask").expect("members have sources").as_primitive::<UInt64Type>();
+        let stale =
+            ids(&batch).enumerate().filter(|(row, id)| masks.is_valid(*row) && masks.value(*row) & mask != 0 && members.contains(id));
+        found.extend(stale.map(|(_, id)| id));
+    }
+    Ok(found)
+}

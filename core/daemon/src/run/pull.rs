@@ -1,0 +1,325 @@
+//! Pull: from a source's stream to segments.
+//!
+//! One thread reads the plugin's stream, another normalises, compares with what is known and writes.
+//! A segment is made durable, then committed to the ledger together with the resume state that covers
+//! exactly its rows. A dry run reads the same stream, keeps its rows in memory and commits nothing.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use reunion_generations::{SegmentFile, SegmentWriter};
+use reunion_host::{CallOptions, ItemStream, SourceConnector};
+use reunion_ledger::{Lease, Pull, Segment, SourceState};
+use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
+use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
+use reunion_model::{PullId, RecordKey};
+use reunion_people::{Known, Normalised, Normaliser, Split};
+use serde_json::Value;
+
+use crate::failure::{Doing, Failure};
+use crate::state::{State, now_us};
+
+/// Bytes of a segment, about, beyond which it is committed at the next resume state.
+const SEGMENT_BYTES: u64 = 256 << 20;
+
+/// What a pull is for.
+pub struct PullPlan<'a> {
+    /// The state.
+    pub state: &'a State,
+    /// The right to commit segments; none in a dry run.
+    pub lease: Option<Lease>,
+    /// The source's name in the config.
+    pub source: &'a str,
+    /// The name by which files and keys know it: the first that it had.
+    pub origin: &'a str,
+    /// How it is read.
+    pub mode: ReadMode,
+    /// Its rows, by now.
+    pub known: &'a Known,
+    /// How its rows become records.
+    pub normaliser: &'a Normaliser,
+    /// Segments are committed at the least this often.
+    pub commit_every: Duration,
+    /// For the plugin.
+    pub call: &'a CallOptions,
+}
+
+/// Rows of one pull that no generation has taken in, from its first to its last.
+pub struct PulledRows {
+    /// The pull.
+    pub pull_id: PullId,
+    /// Whether a row that is not in it was deleted at the source.
+    pub deletes: bool,
+    /// Its segments.
+    pub segments: Vec<SegmentFile>,
+    /// Rows of a dry run, which are in no segment.
+    pub batches: Vec<RecordBatch>,
+    /// Keys of rows of a dry run that are unchanged.
+    pub seen: Vec<RecordKey>,
+}
+
+/// What pulling a source came to.
+pub struct Pulled {
+    /// Pulls that ended and wait for a generation, oldest first.
+    pub pulls: Vec<PulledRows>,
+    /// When the newest of the data was true.
+    pub as_of_us: Option<i64>,
+    /// Where the next pull begins.
+    pub cursor: Option<Value>,
+    /// Values that did not fit their column's type, by column.
+    pub unfit: BTreeMap<String, u64>,
+    /// Why the source could not be read to its end.
+    pub failed: Option<PluginError>,
+}
+
+/// Reads a source to its end.
+///
+/// # Errors
+/// Where the disk or the ledger refuses. What the source itself does wrong is in the result.
+pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pulled, Failure> {
+    let before = plan.state.ask(plan.state.ledger.source_state(plan.source))?;
+    let open = before.open.as_ref().filter(|pull| pull.mode == plan.mode);
+    if let (Some(other), None, Some(lease)) = (&before.open, open, &plan.lease) {
+        // Read in another mode, its rows do not mean what they would mean now.
+        plan.state.ask(plan.state.ledger.drop_pull(lease, other.pull_id))?;
+    }
+    let resume = open.and_then(|pull| pull.state.clone());
+    let request = ReadRequest { mode: plan.mode, resume: resume.is_some() };
+    let from = resume.or_else(|| before.last.as_ref().and_then(|pull| pull.state.clone()));
+    let stream = match connector.read(plan.call, &request, from.as_ref()) {
+        Ok(stream) => stream,
+        Err(error) => return pulled(plan, &before, None, Some(error)),
+    };
+    let mut puller = Puller::new(plan, open)?;
+    let (sender, items) = sync_channel(BATCHES_IN_FLIGHT_MAX);
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(move || read(stream, |item| sender.send(item).is_ok()));
+        puller.take_all(&items)
+    })?;
+    pulled(plan, &before, Some(puller), ended)
+}
+
+/// Hands on every item of a stream until it ends, fails, or nobody wants more.
+fn read(mut stream: Box<dyn ItemStream>, mut hand_on: impl FnMut(Result<Item, PluginError>) -> bool) {
+    while let Some(item) = stream.next().transpose() {
+        let last = item.is_err();
+        if !hand_on(item) || last {
+            return;
+        }
+    }
+}
+
+fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
+    let unfit = puller.as_ref().map(|puller| puller.unfit.clone()).unwrap_or_default();
+    let rows = |pull: &Pull| {
+        let segments = pull.segments.iter().map(|segment| {
+            serde_json::from_value(segment.document.clone())
+                .doing(|| format!("segment {} of source {} is not understood", segment.seq, plan.source))
+        });
+        let deletes = pull.mode == ReadMode::Snapshot;
+        Ok(PulledRows {
+            pull_id: pull.pull_id,
+            deletes,
+            segments: segments.collect::<Result<_, Failure>>()?,
+            batches: Vec::new(),
+            seen: Vec::new(),
+        })
+    };
+    if plan.lease.is_some() {
+        // What the ledger says now is what the generation takes in.
+        let after = plan.state.ask(plan.state.ledger.source_state(plan.source))?;
+        let pulls = after.pending.iter().map(rows).collect::<Result<_, Failure>>()?;
+        let (as_of_us, cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
+        return Ok(Pulled { pulls, as_of_us, cursor, unfit, failed });
+    }
+    let mut pulls: Vec<PulledRows> = before.pending.iter().map(rows).collect::<Result<_, Failure>>()?;
+    let (mut as_of_us, mut cursor) = before.last.as_ref().map(|pull| (pull.as_of_us, pull.state.clone())).unwrap_or_default();
+    if let Some(puller) = puller.filter(|puller| puller.ended) {
+        if plan.mode == ReadMode::Snapshot {
+            pulls.clear();
+        }
+        let mut dry = match before.open.as_ref().filter(|_| puller.resumed) {
+            Some(open) => rows(open)?,
+            None => PulledRows {
+                pull_id: puller.pull_id,
+                deletes: plan.mode == ReadMode::Snapshot,
+                segments: Vec::new(),
+                batches: Vec::new(),
+                seen: Vec::new(),
+            },
+        };
+        dry.batches = puller.batches;
+        dry.seen = puller.seen;
+        pulls.push(dry);
+        as_of_us = puller.as_of_us;
+        cursor = puller.latest_state.or(cursor);
+    }
+    Ok(Pulled { pulls, as_of_us, cursor, unfit, failed })
+}
+
+/// Takes the items of one stream.
+struct Puller<'a> {
+    plan: &'a PullPlan<'a>,
+    pull_id: PullId,
+    /// The open pull of an earlier run, until the stream says whether it goes on.
+    open: Option<(PullId, u32)>,
+    begun: bool,
+    resumed: bool,
+    ended: bool,
+    seq: u32,
+    writer: Option<SegmentWriter>,
+    /// Rows of the stream since the last commit.
+    rows: u64,
+    committed: Instant,
+    latest_state: Option<Value>,
+    as_of_us: Option<i64>,
+    unfit: BTreeMap<String, u64>,
+    batches: Vec<RecordBatch>,
+    seen: Vec<RecordKey>,
+}
+
+impl<'a> Puller<'a> {
+    fn new(plan: &'a PullPlan<'a>, open: Option<&Pull>) -> Result<Self, Failure> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).doing(|| "the system gives no random numbers".to_owned())?;
+        Ok(Self {
+            plan,
+            pull_id: PullId(random),
+            open: open.map(|pull| (pull.pull_id, pull.segments.len() as u32)),
+            begun: false,
+            resumed: false,
+            ended: false,
+            seq: 0,
+            writer: None,
+            rows: 0,
+            committed: Instant::now(),
+            latest_state: None,
+            as_of_us: None,
+            unfit: BTreeMap::new(),
+            batches: Vec::new(),
+            seen: Vec::new(),
+        })
+    }
+
+    /// Takes items until the stream ends; what it ended with, if that was an error.
+    fn take_all(&mut self, items: &Receiver<Result<Item, PluginError>>) -> Result<Option<PluginError>, Failure> {
+        for item in items {
+            match item {
+                Ok(item) => self.take(item)?,
+                Err(error) => return Ok(Some(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, item: Item) -> Result<(), Failure> {
+        match item {
+            Item::Begin { resumed } => self.begin(resumed),
+            Item::Batch(batch) => {
+                let doing = || format!("the rows of source {} cannot be normalised", self.plan.source);
+                let normalised = self.plan.normaliser.batch(&batch).doing(doing)?;
+                self.count_unfit(&normalised);
+                self.rows(&normalised.records)
+            }
+            Item::Rejected(batch) => {
+                let doing = || format!("the rejected rows of source {} cannot be stored", self.plan.source);
+                let records = self.plan.normaliser.rejected(&batch).doing(doing)?;
+                self.rows(&records)
+            }
+            Item::State(state) => {
+                self.latest_state = Some(state);
+                let full = self
+                    .writer
+                    .as_ref()
+                    .is_some_and(|writer| writer.rows() as usize > SEGMENT_ROWS_MAX / 2 || writer.bytes_estimate() > SEGMENT_BYTES);
+                if full || self.committed.elapsed() >= self.plan.commit_every { self.commit() } else { Ok(()) }
+            }
+            Item::End { as_of_us } => self.end(as_of_us),
+        }
+    }
+
+    fn begin(&mut self, resumed: bool) -> Result<(), Failure> {
+        self.begun = true;
+        self.resumed = resumed && self.open.is_some();
+        if let (Some((pull_id, segments)), true) = (self.open, self.resumed) {
+            (self.pull_id, self.seq) = (pull_id, segments);
+            return Ok(());
+        }
+        let Some(lease) = &self.plan.lease else { return Ok(()) };
+        let State { ledger, .. } = self.plan.state;
+        if let Some((pull_id, _)) = self.open {
+            tracing::info!(source = self.plan.source, "what was read before has changed since; reading from the beginning");
+            self.plan.state.ask(ledger.drop_pull(lease, pull_id))?;
+        }
+        self.plan.state.ask(ledger.begin_pull(lease, self.plan.source, self.pull_id, self.plan.mode, now_us()))
+    }
+
+    fn count_unfit(&mut self, normalised: &Normalised) {
+        for column in normalised.nulls.iter().filter(|column| column.not_cast > 0) {
+            *self.unfit.entry(column.column.clone()).or_default() += column.not_cast;
+        }
+    }
+
+    /// Sorts records into those that are new or changed and those that are as they were.
+    fn rows(&mut self, records: &RecordBatch) -> Result<(), Failure> {
+        self.rows += records.num_rows() as u64;
+        let Split { changed: records, seen } = self.plan.known.split(records).doing(|| "rows cannot be compared".to_owned())?;
+        if self.plan.lease.is_none() {
+            self.seen.extend(seen);
+            self.batches.extend((records.num_rows() > 0).then_some(records));
+            return Ok(());
+        }
+        let doing = || format!("a segment of source {} cannot be written", self.plan.source);
+        let writer = self.writer()?;
+        writer.write(&records).doing(doing)?;
+        writer.seen(&seen).doing(doing)
+    }
+
+    fn writer(&mut self) -> Result<&mut SegmentWriter, Failure> {
+        let PullPlan { state, lease, source, origin, normaliser, .. } = self.plan;
+        if self.writer.is_none() {
+            let fence = lease.as_ref().map_or(0, |lease| lease.fence);
+            let made = state.people.segment(origin, self.pull_id, u64::from(self.seq), fence, normaliser.schema());
+            self.writer = Some(made.doing(|| format!("a segment of source {source} cannot be begun"))?);
+        }
+        Ok(self.writer.as_mut().expect("made above"))
+    }
+
+    /// Makes what was read since the last commit durable, with the state that covers it.
+    fn commit(&mut self) -> Result<(), Failure> {
+        self.committed = Instant::now();
+        let (Some(lease), Some(writer)) = (&self.plan.lease, self.writer.take()) else { return Ok(()) };
+        let source = self.plan.source;
+        let file = writer.finish().doing(|| format!("a segment of source {source} cannot be made durable"))?;
+        let segment = Segment {
+            pull_id: self.pull_id,
+            seq: self.seq,
+            rows: self.rows,
+            bytes: file.bytes(),
+            files: file.files().map(|file| file.path.clone()).collect(),
+            document: serde_json::to_value(&file).doing(|| "a segment cannot be described".to_owned())?,
+        };
+        let state = self.latest_state.clone().unwrap_or(Value::Null);
+        self.plan.state.ask(self.plan.state.ledger.commit_segment(lease, &segment, &state))?;
+        self.seq += 1;
+        self.rows = 0;
+        Ok(())
+    }
+
+    fn end(&mut self, as_of_us: Option<i64>) -> Result<(), Failure> {
+        self.commit()?;
+        self.ended = true;
+        self.as_of_us = as_of_us;
+        let Some(lease) = &self.plan.lease else { return Ok(()) };
+        let State { ledger, .. } = self.plan.state;
+        if self.plan.mode == ReadMode::Snapshot {
+            // This pull says all that the ones before it said.
+            for older in self.plan.state.ask(ledger.source_state(self.plan.source))?.pending {
+                self.plan.state.ask(ledger.drop_pull(lease, older.pull_id))?;
+            }
+        }
+        self.plan.state.ask(ledger.end_pull(lease, self.pull_id, self.latest_state.as_ref(), as_of_us, now_us()))
+    }
+}

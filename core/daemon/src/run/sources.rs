@@ -1,0 +1,245 @@
+//! The sources of a run: what columns they have, and their pulls, side by side.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use reunion_generations::Generation;
+use reunion_host::{CallOptions, SourceConnector};
+use reunion_ledger::{ComponentKind, ComponentState};
+use reunion_model::RunId;
+use reunion_model::record::{CONTENT_HASH, RECORD_KEY};
+use reunion_model::schema::ColumnType;
+use reunion_people::{Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::commands::phone_rules;
+use crate::components;
+use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceColumns};
+use crate::failure::{Doing, Failure};
+use crate::state::Hold;
+
+use super::pull::{PullPlan, Pulled, pull};
+use super::setup::Setup;
+
+/// The columns of all sources as a generation was made with them: kept in its manifest, so that a type
+/// is fixed at the first commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSchema {
+    /// For each source, the types of its columns by our names.
+    pub sources: BTreeMap<String, BTreeMap<String, ColumnType>>,
+    /// What members' columns are made by: where it differs, all members are made anew.
+    pub golden: String,
+}
+
+impl StoredSchema {
+    /// That of a generation; empty without one.
+    ///
+    /// # Errors
+    /// Where the manifest says something that this program does not understand.
+    pub fn of(generation: Option<&Generation>) -> Result<Self, Failure> {
+        let Some(generation) = generation else { return Ok(Self::default()) };
+        serde_json::from_value(generation.manifest().meta.schema.clone())
+            .doing(|| format!("the columns of generation {} are not understood", generation.reference().number))
+    }
+}
+
+/// A source and its columns.
+pub struct SourceSchema {
+    /// Its name in the config now. The state knows it by the name that it had first.
+    pub name: String,
+    /// The types of its columns by our names, the phone left out.
+    pub columns: BTreeMap<String, ColumnType>,
+    /// It left the config for good: its records go.
+    pub retired: bool,
+    /// How to read it; none for one that this run does not read.
+    pub ready: Option<Ready>,
+    /// Why it cannot be read.
+    pub failed: Option<String>,
+}
+
+/// A source that can be read.
+pub struct Ready {
+    /// The instance of its plugin.
+    pub connector: Box<dyn SourceConnector>,
+    /// How its rows become records.
+    pub normaliser: Normaliser,
+}
+
+/// The columns of all sources that are or were: those of the pipeline are asked now.
+///
+/// # Errors
+/// Where the config is wrong. A source that cannot be asked is in the result.
+pub fn schemas(
+    app: &App,
+    pipeline: &str,
+    components: &[ComponentState],
+    stored: &StoredSchema,
+) -> Result<BTreeMap<String, SourceSchema>, Failure> {
+    let of_source = || components.iter().filter(|component| component.kind == ComponentKind::Source);
+    let mut schemas = BTreeMap::new();
+    for (origin, columns) in &stored.sources {
+        let component = of_source().find(|component| component.origin == *origin);
+        let name = component.map_or_else(|| origin.clone(), |component| component.name.clone());
+        let retired = component.is_some_and(|component| component.retired_us.is_some()) && !app.config.sources.contains_key(&name);
+        schemas.insert(origin.clone(), SourceSchema { name, columns: columns.clone(), retired, ready: None, failed: None });
+    }
+    for name in &app.config.pipelines[pipeline].sources {
+        let origin =
+            of_source().find(|component| component.name == *name).map_or_else(|| name.clone(), |component| component.origin.clone());
+        let known = stored.sources.get(&origin);
+        let connector = components::source(&app.config, &app.plugins, name)?;
+        let call = call(app, None);
+        let asked = match connector.schema(&call) {
+            Ok(schema) => ready(app, name, &origin, connector, &schema, known)?,
+            Err(error) => Err(error.to_string()),
+        };
+        let schema = match asked {
+            Ok((columns, ready)) => SourceSchema { name: name.clone(), columns, retired: false, ready: Some(ready), failed: None },
+            Err(failed) => {
+                let columns = known.cloned().unwrap_or_default();
+                SourceSchema { name: name.clone(), columns, retired: false, ready: None, failed: Some(failed) }
+            }
+        };
+        schemas.insert(origin, schema);
+    }
+    Ok(schemas)
+}
+
+type Asked = Result<(BTreeMap<String, ColumnType>, Ready), String>;
+
+fn ready(
+    app: &App,
+    name: &str,
+    origin: &str,
+    connector: Box<dyn SourceConnector>,
+    schema: &arrow::datatypes::Schema,
+    known: Option<&BTreeMap<String, ColumnType>>,
+) -> Result<Asked, Failure> {
+    let columns = match app.config.source_columns(name, schema) {
+        Ok(columns) => columns,
+        // A column that the source lost is the source's doing and stops it alone.
+        Err(findings) => return Ok(Err(findings.to_string())),
+    };
+    let types = types(&columns);
+    let changed = known.and_then(|known| types.iter().find(|(column, kind)| known.get(*column).is_some_and(|before| before != *kind)));
+    if let Some((column, kind)) = changed {
+        let before = known.and_then(|known| known.get(column)).copied().unwrap_or(*kind);
+        return Ok(Err(format!(
+            "`{column}` is {kind} now and was {before} before; a column keeps the type of its first commit: declare it with \
+             columns = {{ {column} = {{ from = \"…\", type = \"{before}\" }} }}"
+        )));
+    }
+    let plan = source_plan(&app.config, origin, &columns);
+    let lookup = app.state()?.keys.lookup().clone();
+    match Normaliser::new(plan, phone_rules(app)?, lookup, schema) {
+        Ok(normaliser) => Ok(Ok((types, Ready { connector, normaliser }))),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+fn types(columns: &SourceColumns) -> BTreeMap<String, ColumnType> {
+    let others = columns.columns.iter().filter(|column| column.to != reunion_model::record::PHONE);
+    others.map(|column| (column.to.clone(), column.kind)).collect()
+}
+
+fn source_plan(config: &Config, origin: &str, columns: &SourceColumns) -> SourcePlan {
+    let zone = |zone: &config::Zone| -> TimeZone { zone.rules().clone() };
+    SourcePlan {
+        source: origin.to_owned(),
+        record_id: match &columns.record_id {
+            RecordId::Column(column) => RecordIdRule::Column(column.clone()),
+            RecordId::Key(key) => RecordIdRule::Key(key.clone()),
+        },
+        columns: columns
+            .columns
+            .iter()
+            .map(|column| Mapping {
+                to: column.to.clone(),
+                from: column.from.clone(),
+                kind: column.kind,
+                unit: column.unit.map(|unit| match unit {
+                    config::Unit::Yuan => Unit::Yuan,
+                    config::Unit::Fen => Unit::Fen,
+                }),
+                format: column.format.clone(),
+                timezone: Some(zone(&column.timezone)),
+                values: column.values.iter().cloned().collect(),
+            })
+            .collect(),
+        timezone: zone(&config.timezone),
+    }
+}
+
+/// The golden columns of members: those that any source has or had, and every canonical one, so that a
+/// rule may name it whether or not a source brings it.
+///
+/// # Errors
+/// Where sources do not agree on a type.
+pub fn golden_columns(config: &Config, schemas: &BTreeMap<String, SourceSchema>) -> Result<Vec<MemberColumn>, Diagnostics> {
+    let live = schemas.values().filter(|schema| !schema.retired);
+    let columns = live.map(|schema| (schema.name.as_str(), &schema.columns)).collect::<Vec<_>>();
+    config.member_columns_of(&columns)
+}
+
+/// What pulling came to, by the name that the state knows.
+pub type PulledSources = BTreeMap<String, Pulled>;
+
+/// Pulls every source of the pipeline that can be read, side by side.
+///
+/// # Errors
+/// Where the disk or the ledger refuses.
+pub fn pull_all(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<PulledSources, Failure> {
+    let call = call(setup.app, Some(run_id));
+    let ready = setup.schemas.iter().filter_map(|(origin, schema)| schema.ready.as_ref().map(|ready| (origin, schema, ready)));
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> = ready
+            .map(|(origin, schema, ready)| {
+                let call = &call;
+                (origin, scope.spawn(move || pull_one(setup, hold, origin, schema, ready, call)))
+            })
+            .collect();
+        let join = |(origin, pull): (&String, std::thread::ScopedJoinHandle<'_, Result<Pulled, Failure>>)| {
+            let pulled =
+                pull.join().unwrap_or_else(|_| Err(Failure::other(format!("reading the source {origin} broke off; this is a defect"))))?;
+            Ok((origin.clone(), pulled))
+        };
+        pulls.into_iter().map(join).collect()
+    })
+}
+
+fn pull_one(
+    setup: &Setup<'_>,
+    hold: Option<&Hold>,
+    origin: &str,
+    schema: &SourceSchema,
+    ready: &Ready,
+    call: &CallOptions,
+) -> Result<Pulled, Failure> {
+    let known = match setup.base() {
+        None => Known::default(),
+        Some(base) => {
+            let doing = || format!("the records of source {} cannot be read", schema.name);
+            let batches = base.live(&format!("records/{origin}"), Some(&[RECORD_KEY, CONTENT_HASH])).doing(doing)?;
+            let batches = batches.map(|part| part.map(|part| part.batch)).collect::<Result<Vec<_>, _>>().doing(doing)?;
+            Known::new(&batches).doing(doing)?
+        }
+    };
+    let plan = PullPlan {
+        state: setup.state,
+        lease: hold.map(|hold| hold.lease),
+        source: &schema.name,
+        origin,
+        mode: setup.app.config.sources[&schema.name].mode,
+        known: &known,
+        normaliser: &ready.normaliser,
+        commit_every: Duration::from_secs(setup.app.config.limits.commit_secs),
+        call,
+    };
+    pull(&plan, ready.connector.as_ref())
+}
+
+fn call(_app: &App, run_id: Option<RunId>) -> CallOptions {
+    CallOptions { dry_run: false, deadline_unix_ms: None, run_id: run_id.map(|id| id.to_string()).unwrap_or_default() }
+}

@@ -1,0 +1,209 @@
+//! The state of a config, open: keys, files of people, ledger, and the right to change them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use reunion_generations::{
+    Generation, GenerationRef, Holder as FileHolder, KeyfileError, LiveSet, LockError, People, SegmentFile, StateDir, StateLock,
+    open_or_create_keys,
+};
+use reunion_keys::KeyRing;
+use reunion_ledger::{Head, Holder, LEASE_RENEW, Lease, Ledger, LedgerError, Location};
+use tokio::runtime::Handle;
+
+use crate::config::{self, Config};
+use crate::failure::{Doing, Failure};
+
+/// Microseconds since the epoch by the machine's clock.
+pub fn now_us() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+/// A moment for people: RFC 3339 in the config's timezone.
+pub fn moment(at_us: i64, zone: &config::Zone) -> String {
+    let at = jiff::Timestamp::from_microsecond(at_us).unwrap_or_default();
+    at.to_zoned(zone.rules().clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+}
+
+/// The state, open.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The keys.
+    pub keys: Arc<KeyRing>,
+    /// The files of people.
+    pub people: People,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Where the ledger's calls run.
+    pub runtime: Handle,
+}
+
+impl State {
+    /// Opens the state that a config names; an empty folder becomes an empty state.
+    ///
+    /// # Errors
+    /// Where the key is missing or another one, a file is damaged, or the ledger cannot be opened.
+    pub fn open(config: &Config, runtime: &Handle) -> Result<Self, Failure> {
+        let master = config.master_key()?;
+        let dir = &config.state.dir;
+        let state = StateDir::create(dir).map_err(|error| {
+            let help = "the user that Reunion runs as must be able to write there; choose the folder with [state] dir";
+            Failure::other(format!("the state folder {} cannot be used", dir.display())).because(error).help(help)
+        })?;
+        let keys = Arc::new(open_or_create_keys(&state, &master).map_err(keys_failure)?);
+        let location = match &config.state.ledger {
+            config::Ledger::Sqlite => Location::Sqlite(dir.join("ledger.sqlite")),
+            config::Ledger::Postgres(url) => Location::Postgres(url.clone()),
+        };
+        let ledger = runtime.block_on(Ledger::open(&location, Arc::clone(&keys))).doing(|| "the ledger cannot be opened".to_owned())?;
+        Ok(Self { people: People::new(state, Arc::clone(&keys)), keys, ledger, runtime: runtime.clone() })
+    }
+
+    /// Waits for a call of the ledger. Not for use on a thread of the runtime.
+    ///
+    /// # Errors
+    /// The ledger's own, as a failure that says it first.
+    pub fn ask<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, Failure> {
+        self.runtime.block_on(call).map_err(ledger_failure)
+    }
+
+    /// The head of the chain, opened and pinned; none before the first run.
+    ///
+    /// # Errors
+    /// Where the ledger does not answer, or the generation is damaged.
+    pub fn head(&self) -> Result<Option<(Head, Generation)>, Failure> {
+        let Some(head) = self.ask(self.ledger.head())? else { return Ok(None) };
+        let reference = reference(&head);
+        let generation = self.people.open(&reference).map_err(|error| {
+            let help = "`reunion verify` says what is damaged; restore it from a backup, or go back with `reunion rollback`";
+            Failure::guard(format!("generation {}, the head, cannot be used", head.generation)).because(error).help(help)
+        })?;
+        Ok(Some((head, generation)))
+    }
+
+    /// Takes the right to change people. It is given up when the value is dropped.
+    ///
+    /// # Errors
+    /// A guard's failure that says who has it.
+    pub fn hold(&self, config: &Config) -> Result<Hold, Failure> {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let (pid, since_us) = (std::process::id(), now_us());
+        let lock = if self.ledger.is_shared() {
+            None
+        } else {
+            let holder = FileHolder { host: host.clone(), pid, since_us };
+            Some(StateLock::take(self.people.state(), &holder).map_err(|error| lock_failure(error, config))?)
+        };
+        let wait = Duration::from_secs(config.state.lease_wait_secs);
+        let lease = self.runtime.block_on(self.ledger.take_lease(&Holder { host, pid, since_us }, wait)).map_err(|error| match error {
+            LedgerError::LeaseHeld(holder) => held(&holder.host, holder.pid, holder.since_us, config),
+            other => ledger_failure(other),
+        })?;
+        let renewal = lock.is_none().then(|| Renewal::start(self.clone(), lease));
+        Ok(Hold { state: self.clone(), lease, _renewal: renewal, _lock: lock })
+    }
+}
+
+/// A generation as the files of people name it.
+pub fn reference(head: &Head) -> GenerationRef {
+    GenerationRef { number: head.generation, checksum: head.manifest_checksum.clone() }
+}
+
+/// A ledger's error as a failure.
+pub fn ledger_failure(error: LedgerError) -> Failure {
+    match error {
+        LedgerError::FenceLost { .. } | LedgerError::HeadMoved { .. } => Failure::guard("another process has taken over").because(error),
+        other => Failure::other("the ledger refused").because(other),
+    }
+}
+
+fn keys_failure(error: KeyfileError) -> Failure {
+    match &error {
+        KeyfileError::Key { .. } => Failure::guard("the state cannot be opened with this master key")
+            .because(error)
+            .help("give the key that the state was made with, or choose an empty [state] dir"),
+        _ => Failure::guard("the keys of the state cannot be had").because(error),
+    }
+}
+
+fn lock_failure(error: LockError, config: &Config) -> Failure {
+    match error {
+        LockError::Held { holder: Some(holder) } => held(&holder.host, holder.pid, holder.since_us, config),
+        other => Failure::guard("another run is at work on this state").because(other).help("wait for its end, then try again"),
+    }
+}
+
+fn held(host: &str, pid: u32, since_us: i64, config: &Config) -> Failure {
+    let since = moment(since_us, &config.timezone);
+    Failure::guard(format!("another run is at work on this state: process {pid} on {host}, since {since}"))
+        .help("wait for its end, then try again; a run that was killed gives way by itself")
+}
+
+/// The right to change people: a lock or a lease, and the fence that proves it.
+pub struct Hold {
+    state: State,
+    /// What the ledger's writes show.
+    pub lease: Lease,
+    _renewal: Option<Renewal>,
+    /// Last, so that nobody else comes in before the lease is released.
+    _lock: Option<StateLock>,
+}
+
+impl Hold {
+    /// Removes files that nobody names any more.
+    ///
+    /// # Errors
+    /// Where the disk or the ledger refuses.
+    pub fn remove_orphans(&self, config: &Config) -> Result<(), Failure> {
+        let head = self.state.ask(self.state.ledger.head())?;
+        let segments = self.state.ask(self.state.ledger.pending_segments())?.into_iter().map(|segment| {
+            let file = serde_json::from_value::<SegmentFile>(segment.document);
+            file.doing(|| format!("segment {} of pull {} is not understood", segment.seq, segment.pull_id))
+        });
+        let segments = segments.collect::<Result<_, Failure>>()?;
+        let live = LiveSet { head: head.as_ref().map(reference), keep: config.state.keep_generations as usize, segments };
+        let removed = self.state.people.remove_orphans(self.lease.fence, &live).doing(|| "old files cannot be removed".to_owned())?;
+        tracing::debug!(files = removed.files, bytes = removed.bytes, "removed what nobody needs");
+        Ok(())
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Where it fails the lease ends by itself, or the lock with the process.
+        let _ = self.state.runtime.block_on(self.state.ledger.release_lease(&self.lease));
+    }
+}
+
+/// Keeps a lease of a shared ledger alive.
+struct Renewal {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Renewal {
+    fn start(state: State, lease: Lease) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Acquire) {
+                // A lease that was lost is found out by the next write that shows it.
+                let _ = state.runtime.block_on(state.ledger.renew_lease(&lease));
+                std::thread::park_timeout(LEASE_RENEW);
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Renewal {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
