@@ -6,7 +6,7 @@
 
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use reunion_model::{ContactId, DispatchId, MemberId, PullId, RunId, TaskId};
+use reunion_model::{ContactId, DispatchId, MemberId, PullId, RunId, TaskId, fault};
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction};
@@ -74,11 +74,14 @@ impl Store {
 impl Tx {
     /// Makes everything in it durable.
     pub async fn commit(self) -> Result<()> {
+        fault::point_of("ledger.before", self.doing);
         match self.inner {
             Inner::Sqlite(tx) => tx.commit().await,
             Inner::Postgres(tx) => tx.commit().await,
         }
-        .map_err(|source| failed(self.doing, source))
+        .map_err(|source| failed(self.doing, source))?;
+        fault::point_of("ledger.after", self.doing);
+        Ok(())
     }
 
     pub fn is_postgres(&self) -> bool {
@@ -195,7 +198,7 @@ impl Tx {
     where
         I: IntoIterator<Item = Args, IntoIter: Send + 'a>,
     {
-        let chunks = chunks(sql, shared, rows.into_iter());
+        let chunks = chunks(sql, shared, rows.into_iter(), self.is_postgres());
         Box::pin(async move {
             let mut written = 0;
             for (sql, args) in chunks {
@@ -217,7 +220,7 @@ impl Tx {
         T: Send + 'a,
         I: IntoIterator<Item = Args, IntoIter: Send + 'a>,
     {
-        let chunks = chunks(sql, shared, rows.into_iter());
+        let chunks = chunks(sql, shared, rows.into_iter(), self.is_postgres());
         Box::pin(async move {
             let mut all = Vec::new();
             for (sql, args) in chunks {
@@ -237,21 +240,63 @@ impl Tx {
 }
 
 /// The statements for all rows: full ones, which the database prepares once, and a last shorter one.
-fn chunks(sql: &str, shared: &Args, mut rows: impl Iterator<Item = Args>) -> impl Iterator<Item = (String, Args)> {
+fn chunks(sql: &str, shared: &Args, mut rows: impl Iterator<Item = Args>, is_postgres: bool) -> impl Iterator<Item = (String, Args)> {
     std::iter::from_fn(move || {
-        let mut args = shared.clone();
-        let mut tuples = String::new();
-        for row in rows.by_ref().take(ROWS_PER_STATEMENT) {
-            tuples.push_str(if tuples.is_empty() { "(" } else { ",(" });
-            for at in 0..row.len() {
-                let comma = if at == 0 { "" } else { "," };
-                tuples.push_str(&format!("{comma}${}", args.len() + 1 + at));
-            }
-            tuples.push(')');
-            args.extend(row);
-        }
-        (!tuples.is_empty()).then(|| (sql.replace("{values}", &tuples), args))
+        let rows: Vec<Args> = rows.by_ref().take(ROWS_PER_STATEMENT).collect();
+        (!rows.is_empty()).then(|| if is_postgres { numbered(sql, shared, rows) } else { in_order(sql, shared, rows) })
     })
+}
+
+/// The statement for these rows with numbered placeholders, as PostgreSQL has them.
+fn numbered(sql: &str, shared: &Args, rows: Vec<Args>) -> (String, Args) {
+    let mut next = shared.len();
+    let tuples = tuples(&rows, |tuples| {
+        next += 1;
+        tuples.push_str(&format!("${next}"));
+    });
+    (sql.replace("{values}", &tuples), shared.iter().cloned().chain(rows.into_iter().flatten()).collect())
+}
+
+/// The statement for these rows with placeholders in the order of their values. SQLite takes numbered
+/// ones for names, and finding names costs the square of their number.
+fn in_order(sql: &str, shared: &Args, rows: Vec<Args>) -> (String, Args) {
+    let tuples = tuples(&rows, |tuples| tuples.push('?'));
+    let mut rows = rows.into_iter().flatten();
+    let (mut text, mut args) = (String::with_capacity(sql.len() + tuples.len()), Args::new());
+    let mut rest = sql;
+    while let Some(at) = rest.find(['$', '{']) {
+        text.push_str(&rest[..at]);
+        if let Some(after) = rest[at..].strip_prefix("{values}") {
+            text.push_str(&tuples);
+            args.extend(rows.by_ref());
+            rest = after;
+        } else {
+            let digits = rest[at + 1..].bytes().take_while(u8::is_ascii_digit).count();
+            let (number, after) = rest[at + 1..].split_at(digits);
+            let number: usize = number.parse().expect("a statement's `$` has a number");
+            text.push('?');
+            args.push(shared[number - 1].clone());
+            rest = after;
+        }
+    }
+    text.push_str(rest);
+    (text, args)
+}
+
+/// One tuple of placeholders for each row.
+fn tuples(rows: &[Args], mut placeholder: impl FnMut(&mut String)) -> String {
+    let mut tuples = String::new();
+    for row in rows {
+        tuples.push_str(if tuples.is_empty() { "(" } else { ",(" });
+        for at in 0..row.len() {
+            if at > 0 {
+                tuples.push(',');
+            }
+            placeholder(&mut tuples);
+        }
+        tuples.push(')');
+    }
+    tuples
 }
 
 /// The values of a statement's placeholders.
@@ -464,4 +509,21 @@ pub(crate) fn failed(doing: &'static str, source: sqlx::Error) -> LedgerError {
 pub(crate) fn is_duplicate(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Store { source, .. }
         if source.as_database_error().is_some_and(|error| error.is_unique_violation()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_bulk_statement_carry_the_same_values() {
+        let sql = "update t set a = $2, b = $1 from (values {values}) as v where c = $2";
+        let (shared, rows) = (args![1, 2], vec![args![3, "x"], args![4, "y"]]);
+        let (text, args) = numbered(sql, &shared, rows.clone());
+        assert_eq!(text, "update t set a = $2, b = $1 from (values ($3,$4),($5,$6)) as v where c = $2");
+        assert_eq!(format!("{args:?}"), format!("{:?}", args![1, 2, 3, "x", 4, "y"]));
+        let (text, args) = in_order(sql, &shared, rows);
+        assert_eq!(text, "update t set a = ?, b = ? from (values (?,?),(?,?)) as v where c = ?");
+        assert_eq!(format!("{args:?}"), format!("{:?}", args![2, 1, 3, "x", 4, "y", 2]));
+    }
 }

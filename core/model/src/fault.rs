@@ -1,7 +1,8 @@
 //! Fault points: named places where a test can end the process, to prove that a crash there costs
 //! nothing. Without the feature `faults` they are nothing at all.
 //!
-//! `REUNION_FAULT=name:n` aborts at the n-th time (from 1) that the point `name` is reached.
+//! `REUNION_FAULT=name:n` kills the process, as `kill -9` does, at the n-th time (from 1) that the point
+//! `name` is reached.
 //! `REUNION_FAULT_LOG=file` appends the name of every point that is reached, one a line.
 
 /// The process reaches the point `name`.
@@ -13,6 +14,17 @@ pub fn point(_name: &'static str) {}
 #[cfg(feature = "faults")]
 pub fn point(name: &'static str) {
     armed::reach(name);
+}
+
+/// The process reaches the point `name` of an operation: its whole name is `name: of`.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub fn point_of(_name: &'static str, _of: &'static str) {}
+
+/// The process reaches the point `name` of an operation, and ends here if the test says so.
+#[cfg(feature = "faults")]
+pub fn point_of(name: &'static str, of: &'static str) {
+    armed::reach(&format!("{name}: {of}"));
 }
 
 #[cfg(feature = "faults")]
@@ -44,7 +56,13 @@ mod armed {
         LOG.get_or_init(|| OpenOptions::new().append(true).create(true).open(std::env::var_os("REUNION_FAULT_LOG")?).ok()).as_ref()
     }
 
-    pub(super) fn reach(name: &'static str) {
+    /// Ends the process at once: nothing is flushed, no destructor runs, no handler is asked.
+    fn kill() -> ! {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        std::process::abort()
+    }
+
+    pub(super) fn reach(name: &str) {
         if let Some(mut log) = log() {
             // A test that misses a line will say so itself.
             let _ = log.write_all(format!("{name}\n").as_bytes());
@@ -52,7 +70,7 @@ mod armed {
         if let Some(fault) = fault().filter(|fault| fault.name == name)
             && fault.left.fetch_sub(1, Ordering::SeqCst) == 1
         {
-            std::process::abort();
+            kill();
         }
     }
 }

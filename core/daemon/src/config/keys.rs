@@ -209,7 +209,7 @@ pub const KEYS: &[Key] = &[
 
     key("limits", Table, Default("{}"), "How much and how long."),
     key("limits.drain_secs", Integer(0, 3600), Default("60"), "How long `once` waits for retries that are due, and `run` for work under way when it is told to stop."),
-    key("limits.commit_secs", Integer(1, 600), Default("10"), "How often a pull commits what it has read: what a crash costs at most."),
+    key("limits.commit_secs", Integer(0, 600), Default("10"), "How often a pull commits what it has read: what a crash costs at most. 0: wherever it can go on from."),
     key("limits.query_rows_max", Integer(1, 100_000_000), Default("100000"), "Rows that `query` answers with at most."),
     key("limits.query_memory_mib", Integer(16, 1 << 20), Default("256"), "Memory that a `query` may use, in mebibytes."),
 

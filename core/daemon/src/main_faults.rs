@@ -1,0 +1,11 @@
+//! The program `reunion` with fault points, which the kill tests build for themselves.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use reunion_daemon::app;
+use reunion_daemon::cli::Cli;
+
+fn main() -> ExitCode {
+    app::main(Cli::parse()).into()
+}
