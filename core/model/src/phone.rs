@@ -58,12 +58,12 @@ impl fmt::Debug for Phone {
 }
 
 /// A text that may hold a phone number, with all but its first three and last four characters
-/// hidden; a text of fewer than eleven characters keeps at most its first two.
+/// hidden; a text of fewer than eleven characters, such as a name, keeps its first one.
 pub fn mask(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     match characters.len() {
         0 => String::new(),
-        length if length < 11 => characters.iter().take(2.min(length - 1)).chain(['*'; 4].iter()).collect(),
+        length if length < 11 => characters.iter().take(1.min(length - 1)).chain(['*'; 4].iter()).collect(),
         length => characters[..3].iter().chain(['*'; 4].iter()).chain(&characters[length - 4..]).collect(),
     }
 }
@@ -91,7 +91,8 @@ mod tests {
     fn a_short_text_is_hidden_too() {
         assert_eq!(mask(""), "");
         assert_eq!(mask("1"), "****");
-        assert_eq!(mask("12345678"), "12****");
+        assert_eq!(mask("12345678"), "1****");
+        assert_eq!(mask("王小明"), "王****");
         assert_eq!(mask("无"), "****");
     }
 }

@@ -27,13 +27,16 @@ struct Arguments {
     /// With rows that cannot be read.
     #[arg(long)]
     unreadable: bool,
+    /// Both files as UTF-8, for tools that know nothing else.
+    #[arg(long)]
+    utf8: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { folder, rows, seed, stores, changed, unreadable } = Arguments::parse();
+    let Arguments { folder, rows, seed, stores, changed, unreadable, utf8 } = Arguments::parse();
     let made = make(&Plan { rows, seed, stores, changed, unreadable });
     fs::create_dir_all(&folder)?;
-    for (export, encoding) in made.exports.iter().zip([Encoding::Gb18030, Encoding::Utf8]) {
+    for (export, encoding) in made.exports.iter().zip([if utf8 { Encoding::Utf8 } else { Encoding::Gb18030 }, Encoding::Utf8]) {
         fs::write(folder.join(export.name).with_extension("csv"), file(export, encoding, unreadable)?)?;
     }
     let mut truth = csv::Writer::from_path(folder.join("truth.csv"))?;

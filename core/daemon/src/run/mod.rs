@@ -6,6 +6,7 @@ mod commit;
 mod outreach;
 mod people;
 mod population;
+mod progress;
 mod pull;
 mod report;
 mod setup;
@@ -82,6 +83,7 @@ fn run_to_the_end(setup: &Setup<'_>, hold: &Hold, run_id: RunId, stopping: &dyn 
     let mut outcome = compute(setup, Some(hold), run_id)?;
     outcome.report.notes.extend(poll_notes);
     let began = Instant::now();
+    setup.progress.stage("sending");
     let pass = dispatcher.drain(Duration::from_secs(setup.app.config.limits.drain_secs))?;
     outcome.report.stage_secs.insert("dispatch".to_owned(), began.elapsed().as_secs_f64());
     let mut report = outcome.report;
@@ -134,12 +136,16 @@ struct Outcome {
 fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Outcome, Failure> {
     let mut stages = BTreeMap::new();
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
+    setup.progress.stage("reading the sources");
     let sources = sources::pull_all(setup, hold, run_id)?;
     timed.lap("pull");
+    setup.progress.stage("working out who is who");
     let people = people::identify(setup, &sources)?;
     timed.lap("identity");
+    setup.progress.stage("applying the rules");
     let population = population::population(setup, &people)?;
     timed.lap("rules");
+    setup.progress.stage("planning tasks");
     let outreach = outreach::plan(setup, &people, &population)?;
     timed.lap("plan");
     let mut report = report::of(setup, run_id, &sources, &people, &population, &outreach);
@@ -147,6 +153,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Outc
         return Err(Failure::other(format!("the run was given up: {broken}")).help("this is a defect of the program; nothing was changed"));
     }
     if let Some(hold) = hold {
+        setup.progress.stage("committing");
         let committed = commit::commit(setup, hold, run_id, &sources, &people, &population, &outreach, &report)?;
         report.commit(committed);
         timed.lap("commit");

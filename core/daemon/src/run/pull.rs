@@ -21,6 +21,8 @@ use serde_json::Value;
 use crate::failure::{Doing, Failure};
 use crate::state::{State, now_us};
 
+use super::progress::Progress;
+
 /// Bytes of a segment, about, beyond which it is committed at the next resume state.
 const SEGMENT_BYTES: u64 = 256 << 20;
 
@@ -44,6 +46,8 @@ pub struct PullPlan<'a> {
     pub commit_every: Duration,
     /// For the plugin.
     pub call: &'a CallOptions,
+    /// What the operator sees of it.
+    pub progress: &'a Progress,
 }
 
 /// Rows of one pull that no generation has taken in, from its first to its last.
@@ -265,6 +269,7 @@ impl<'a> Puller<'a> {
     /// Sorts records into those that are new or changed and those that are as they were.
     fn rows(&mut self, records: &RecordBatch) -> Result<(), Failure> {
         self.rows += records.num_rows() as u64;
+        self.plan.progress.read(records.num_rows());
         let Split { changed: records, seen } = self.plan.known.split(records).doing(|| "rows cannot be compared".to_owned())?;
         if self.plan.lease.is_none() {
             self.seen.extend(seen);

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use reunion_model::{Gate, RunId};
-use reunion_outreach::CampaignCounts;
+use reunion_outreach::{CampaignCounts, may_send_at};
 use reunion_people::SourceCounts;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,10 @@ pub struct Report {
     pub channels: BTreeMap<String, ChannelReport>,
     /// SHA-256, in hex, of the sorted ids of the tasks planned.
     pub tasks_digest: String,
+    /// When the last of the tasks planned could be sent: at the clock, or when its campaign's window opens.
+    /// Dry runs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_forecast: Option<String>,
     /// A few of the tasks planned, with names and phones masked. Dry runs only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub samples: Vec<Sample>,
@@ -213,6 +217,7 @@ pub fn of(
         cancelled,
         channels: channels.collect(),
         tasks_digest: outreach.plan.tasks_digest.clone(),
+        finish_forecast: forecast(setup, outreach),
         samples: samples(outreach),
         notes: notes.chain(accepted).chain(off_notes).collect(),
         stage_secs: BTreeMap::new(),
@@ -246,6 +251,14 @@ fn campaign_report(counts: &CampaignCounts) -> CampaignReport {
     }
 }
 
+/// When the last task may go out. No channel has a rate limit yet that would stretch it.
+fn forecast(setup: &Setup<'_>, outreach: &Outreach) -> Option<String> {
+    let planned = outreach.plan.campaigns.iter().filter(|campaign| campaign.counts.planned > 0);
+    let zone = &setup.app.config.timezone;
+    let may_send = |name: &String| may_send_at(&setup.campaigns[name], setup.clock_us, setup.clock_us, zone.rules());
+    planned.map(|campaign| may_send(&campaign.name)).max().map(|at_us| moment(at_us, zone))
+}
+
 /// The first task of each campaign.
 fn samples(outreach: &Outreach) -> Vec<Sample> {
     let first = |campaign: &reunion_outreach::CampaignPlan| {
@@ -265,6 +278,7 @@ impl Report {
         self.generation = generation;
         self.dry_run = false;
         self.samples.clear();
+        self.finish_forecast = None;
     }
 
     /// The first sum that does not hold, in words. A run with one commits nothing.
@@ -295,6 +309,9 @@ impl Report {
         self.write_tags(&mut text);
         self.write_campaigns(&mut text);
         self.write_channels(&mut text);
+        if let Some(finish) = &self.finish_forecast {
+            let _ = writeln!(text, "\nthe last task could be sent at {finish}");
+        }
         for sample in &self.samples {
             let store = sample.store.as_deref().unwrap_or("no store");
             let _ = writeln!(text, "  e.g. {}: member {} ({}, {store})", sample.campaign, short(&sample.member_id), sample.phone);
@@ -426,6 +443,7 @@ mod tests {
             cancelled: BTreeMap::new(),
             channels: [("store-list".to_owned(), ChannelReport { sent: 2, ..ChannelReport::default() })].into(),
             tasks_digest: "00".repeat(32),
+            finish_forecast: None,
             samples: Vec::new(),
             notes: Vec::new(),
             stage_secs: BTreeMap::new(),

@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::state::{State, now_us};
 
 use super::campaigns;
+use super::progress::Progress;
 use super::sources::{SourceSchema, StoredSchema};
 
 /// The pipeline that the arguments mean: the one they name, or the only one.
@@ -76,6 +77,8 @@ pub struct Setup<'a> {
     pub components: Vec<ComponentState>,
     /// What people and channels have told us.
     pub facts: Facts,
+    /// What the operator sees of it.
+    pub progress: Progress,
 }
 
 impl<'a> Setup<'a> {
@@ -122,6 +125,7 @@ impl<'a> Setup<'a> {
             rules,
             components,
             facts,
+            progress: Progress::new(app.format),
         })
     }
 

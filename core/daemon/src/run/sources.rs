@@ -90,7 +90,7 @@ pub fn schemas(
             of_source().find(|component| component.name == *name).map_or_else(|| name.clone(), |component| component.origin.clone());
         let known = stored.sources.get(&origin);
         let connector = components::source(&app.config, &app.plugins, name)?;
-        let call = call(app, None);
+        let call = call(None);
         let asked = match connector.schema(&call) {
             Ok(schema) => ready(app, name, &origin, connector, &schema, known)?,
             Err(error) => Err(error.to_string()),
@@ -191,7 +191,7 @@ pub type PulledSources = BTreeMap<String, Pulled>;
 /// # Errors
 /// Where the disk or the ledger refuses.
 pub fn pull_all(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<PulledSources, Failure> {
-    let call = call(setup.app, Some(run_id));
+    let call = call(Some(run_id));
     let ready = setup.schemas.iter().filter_map(|(origin, schema)| schema.ready.as_ref().map(|ready| (origin, schema, ready)));
     std::thread::scope(|scope| {
         let pulls: Vec<_> = ready
@@ -236,10 +236,11 @@ fn pull_one(
         normaliser: &ready.normaliser,
         commit_every: Duration::from_secs(setup.app.config.limits.commit_secs),
         call,
+        progress: &setup.progress,
     };
     pull(&plan, ready.connector.as_ref())
 }
 
-fn call(_app: &App, run_id: Option<RunId>) -> CallOptions {
+fn call(run_id: Option<RunId>) -> CallOptions {
     CallOptions { dry_run: false, deadline_unix_ms: None, run_id: run_id.map(|id| id.to_string()).unwrap_or_default() }
 }

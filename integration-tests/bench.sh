@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Speed and memory of whole runs beside DuckDB and Polars on the same files, where Python has them.
+# BENCH_ROWS="100000 1000000" chooses other sizes.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+release=${CARGO_TARGET_DIR:-$root/target}/release
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+umask 077
+
+config() {
+    cat <<TOML
+timezone = "Asia/Shanghai"
+[state]
+dir = "state"
+key = { file = "key" }
+[testing]
+clock = true
+[log]
+level = "warn"
+[sources.till]
+plugin = "file"
+mode = "snapshot"
+max_age_hours = 100000
+columns = { record_id = "卡号", name = "姓名", phone = "手机", store = "门店", staff = "导购", created_at = "建卡时间", updated_at = "修改时间", last_order_at = "最后消费", order_count = "消费次数", total_spent = "消费金额", sms_consent = "短信同意" }
+with = { path = "in/till.csv", settle_secs = 0 }
+[sources.shop]
+plugin = "file"
+mode = "snapshot"
+max_age_hours = 100000
+columns = { record_id = "id", phone = "mobile", created_at = "created", updated_at = "modified", last_order_at = "last_order", order_count = "orders", total_spent = "spent", sms_consent = "sms", sms_consent_at = "sms_at", sms_consent_evidence = "sms_proof" }
+with = { path = "in/shop.csv", settle_secs = 0 }
+[identity]
+keys = ["phone", "unionid"]
+[tags.dormant]
+when = "last_order_at < now() - interval '180 days'"
+[tags.win_back]
+when = "rfm_r <= 2 and rfm_m >= 4"
+[tags.vip]
+when = "total_spent >= 2000"
+[campaigns.warm-add]
+audience = "phone_only and dormant and win_back and store is not null"
+channel = "lists"
+touches_max = 2
+gap_days = 30
+message = "{{ name }}您好,我是{{ store }}店的导购。"
+[channels.lists]
+plugin = "file"
+with = { path = "out/{store}/{date}-{run}.csv" }
+[pipelines.daily]
+sources = ["till", "shop"]
+campaigns = ["warm-add"]
+TOML
+}
+
+# once NOW: seconds, peak MB, and seconds by stage.
+once() {
+    /usr/bin/time -f "%e %M" -o time "$release/reunion" --config reunion.toml --format json once --now "$1" >report.json 2>log ||
+        { cat log report.json >&2; exit 1; }
+    read -r seconds kilobytes <time
+    stages=$(tr -d ' \n"' <report.json | sed -n 's/.*stage_secs:{\([^}]*\)}.*/\1/p' | tr ',' '\n' | awk -F: '{printf "%s %.2f  ", $1, $2}')
+    echo "$seconds $((kilobytes / 1024)) $stages"
+}
+
+line() { printf '%-10s %-34s %8s s %8s MB  %s\n' "$@"; }
+
+for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
+    folder=$work/$rows
+    mkdir -p "$folder/in" "$folder/changed"
+    cd "$folder"
+    "$release/generate" in --rows "$rows" --stores 500 --utf8
+    "$release/generate" changed --rows "$rows" --stores 500 --utf8 --changed 0.01
+    config >reunion.toml
+    "$release/reunion" key new >key
+    for tool in duckdb polars; do
+        if python3 -c "import $tool" 2>/dev/null; then
+            read -r seconds members megabytes < <(python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet")
+            line "$rows" "$tool" "$seconds" "$megabytes" "$members members, nothing kept"
+        fi
+    done
+    run() {
+        read -r seconds megabytes stages < <(once "$2")
+        line "$rows" "$1" "$seconds" "$megabytes" "$stages"
+    }
+    run "first sync" 2026-09-21T22:30:00+08:00
+    run "repeat, nothing changed" 2026-09-21T22:35:00+08:00
+    cp changed/till.csv changed/shop.csv in/
+    run "repeat, 1 % changed, a day further" 2026-09-22T22:30:00+08:00
+    cd "$root"
+    rm -rf "$folder"
+done
