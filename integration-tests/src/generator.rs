@@ -87,9 +87,13 @@ pub const NOW_SECS: i64 = 1_790_000_000;
 const DAY: i64 = 86_400;
 
 /// SplitMix64: small, and the same on every machine for ever.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -98,11 +102,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (u128::from(self.next()) * limit as u128 >> 64) as usize
     }
 
-    fn chance(&mut self, share: f64) -> bool {
+    pub(crate) fn chance(&mut self, share: f64) -> bool {
         (self.next() >> 11) as f64 / ((1_u64 << 53) as f64) < share
     }
 }
@@ -155,7 +159,8 @@ pub fn make(plan: &Plan) -> Made {
             }
             _ => ("plain", Some(who)),
         };
-        if case == "moved" || case == "plain" && (moves(who) || random.chance(0.15)) {
+        // Of those who move every card has it, or nothing would tie the new number to the old one.
+        if owner.is_some() && moves(who) || case == "plain" && random.chance(0.15) {
             card.unionid.clone_from(&person.unionid);
         }
         truths[side].push(Truth { source: exports[side].name, record_id: card.id.clone(), person: owner, case });

@@ -1,0 +1,366 @@
+//! `once` on generated exports whose truth is known, and on rows made for one rule each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use reunion_integration_tests::generator::{Encoding, Made, Plan, Truth, file, make};
+use reunion_integration_tests::harness::{Picture, Retailer, assert_sums, contents, count, export, listed_ids, row, total};
+use serde_json::{Value, json};
+
+const PLAN: Plan = Plan { rows: 5_000, seed: 11, stores: 12, changed: 0.0, unreadable: false };
+const SMALL: Plan = Plan { rows: 800, seed: 5, stores: 4, changed: 0.0, unreadable: false };
+
+/// Fails unless every row with a defect is set aside for that defect, no other row is, and rows of one
+/// person and of no other are one member.
+#[track_caller]
+fn assert_truth(picture: &Picture, truth: &[Truth]) {
+    let text = |row: &Value, key: &str| row[key].as_str().map(str::to_owned);
+    let records: HashMap<(String, String), &Value> =
+        picture.records.iter().filter_map(|row| Some(((text(row, "source")?, text(row, "record_id")?), row))).collect();
+    let mut members: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();
+    for of in truth {
+        let found = records[&(of.source.to_owned(), of.record_id.clone())];
+        match of.person {
+            None => assert_eq!(text(found, "reason").as_deref(), Some(of.case), "{of:?}"),
+            Some(person) => {
+                assert_eq!(text(found, "reason"), None, "{of:?}");
+                members.entry(person).or_default().insert(text(found, "member_id").expect("a good row has a member"));
+            }
+        }
+    }
+    let split: Vec<_> = members.iter().filter(|(_, ids)| ids.len() > 1).collect();
+    assert!(split.is_empty(), "people who are several members: {split:?}");
+    let distinct: BTreeSet<_> = members.values().flatten().collect();
+    assert_eq!(distinct.len(), members.len(), "members who are several people");
+}
+
+fn persons(truth: &[Truth]) -> u64 {
+    truth.iter().filter_map(|truth| truth.person).collect::<BTreeSet<_>>().len() as u64
+}
+
+fn quarantined(truth: &[Truth], source: &str) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for truth in truth.iter().filter(|truth| truth.source == source && truth.person.is_none()) {
+        *counts.entry(truth.case).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn the_sums_hold_and_the_truth_is_found() {
+    let (retailer, made) = Retailer::generated(&Plan { unreadable: true, ..PLAN });
+    let report = retailer.once();
+    assert_sums(&report);
+    for (at, source) in ["till", "shop"].into_iter().enumerate() {
+        // Five rows are strewn in: three that cannot be read, and one good one.
+        assert_eq!(count(&report, &format!("/sources/{source}/pulled")), made.exports[at].rows.len() as u64 + 4);
+        let mut expected = quarantined(&made.truth, source);
+        expected.extend([("row_ragged", 1), ("row_nul", 1), ("row_bad_encoding", 1)]);
+        assert_eq!(report["sources"][source]["quarantined"], json!(expected), "{source}");
+        assert_eq!(count(&report, &format!("/sources/{source}/changed")), 0);
+    }
+    // The good row among the unreadable ones stands in both exports.
+    assert_eq!(count(&report, "/members/total"), persons(&made.truth) + 1);
+    assert_eq!(report["members"]["new"], report["members"]["total"]);
+    assert_eq!(report["members"]["phone_only"], report["members"]["total"]);
+    assert_eq!(report["generation"], 1);
+    assert_eq!(report["dry_run"], false);
+    let picture = retailer.picture();
+    assert_truth(&picture, &made.truth);
+    assert_eq!(picture.members.len() as u64, count(&report, "/members/total"));
+    let held: u64 = report["tags"].as_object().expect("tags").keys().map(|tag| count(&report, &format!("/tags/{tag}/members"))).sum();
+    let tagged =
+        picture.members.iter().map(|member| ["dormant", "key_member", "win_back"].iter().filter(|tag| member[**tag] == true).count());
+    assert_eq!(held, tagged.sum::<usize>() as u64);
+    assert_lists(&retailer, &report, &picture);
+}
+
+/// Fails unless each planned task was sent and stands in one work list of its store.
+#[track_caller]
+fn assert_lists(retailer: &Retailer, report: &Value, picture: &Picture) {
+    let campaigns = report["campaigns"].as_object().expect("campaigns");
+    let planned: u64 = campaigns.keys().map(|name| count(report, &format!("/campaigns/{name}/planned"))).sum();
+    assert!(planned > 50, "{report:#}");
+    assert_eq!(report["channels"]["store-list"], json!({ "sent": planned, "retrying": 0, "failed": 0, "unknown": 0 }));
+    assert_eq!(picture.tasks.len() as u64, planned);
+    assert_eq!(picture.listed.len() as u64, planned);
+    let members: HashMap<&str, &Value> =
+        picture.members.iter().map(|member| (member["member_id"].as_str().expect("an id"), member)).collect();
+    for task in &picture.tasks {
+        assert_eq!(task["state"], "accepted");
+        let (place, row) = &picture.listed[task["task_id"].as_str().expect("an id")];
+        let member = members[task["member_id"].as_str().expect("an id")];
+        assert_eq!(place, &format!("{}/2026-09-21-RUN.csv", row["store"]));
+        for column in ["store", "name"] {
+            assert_eq!(member[column].as_str().unwrap_or_default(), row[column].trim_start_matches('\''), "{column}");
+        }
+        assert_eq!(member["phone"].as_str(), Some(format!("86{}", row["phone"]).as_str()));
+        assert_eq!((row["result"].as_str(), row["note"].as_str()), ("", ""));
+    }
+    let mut phones: Vec<_> = picture.listed.values().map(|(_, row)| (&row["campaign"], &row["phone"])).collect();
+    let count = phones.len();
+    phones.sort();
+    phones.dedup();
+    assert_eq!(phones.len(), count, "a phone stands twice in the lists of one campaign");
+    assert!(retailer.work_lists().iter().all(|list| !list.rows.is_empty()));
+}
+
+#[test]
+fn a_second_run_changes_nothing_and_says_so() {
+    let (retailer, made) = Retailer::generated(&PLAN);
+    let first = retailer.once();
+    let (picture, lists) = (retailer.picture(), contents(&retailer.path("out")));
+    let second = retailer.once();
+    assert_sums(&second);
+    assert_eq!(second["generation"], 2);
+    for (at, source) in ["till", "shop"].into_iter().enumerate() {
+        let report = &second["sources"][source];
+        assert_eq!(report["quarantined"], first["sources"][source]["quarantined"]);
+        let set_aside = total(&second, &format!("/sources/{source}/quarantined"));
+        assert_eq!(count(report, "/unchanged"), made.exports[at].rows.len() as u64 - set_aside);
+        for key in ["new", "changed", "deleted", "requarantined", "released", "superseded"] {
+            assert_eq!(count(report, &format!("/{key}")), 0, "{key}");
+        }
+    }
+    let people =
+        json!({ "total": first["members"]["total"], "new": 0, "changed": 0, "merged": 0, "phone_only": first["members"]["total"] });
+    assert_eq!(second["members"], people);
+    for campaign in ["warm-add", "key-members"] {
+        assert_eq!(count(&second, &format!("/campaigns/{campaign}/planned")), 0);
+        assert_eq!(second["campaigns"][campaign]["held_out"], first["campaigns"][campaign]["held_out"]);
+        assert_eq!(second["campaigns"][campaign]["refused"]["touches_max"], first["campaigns"][campaign]["planned"]);
+    }
+    assert!(
+        second["notes"]
+            .as_array()
+            .is_some_and(|notes| notes.iter().any(|note| note.as_str().is_some_and(|note| note.contains("nothing changed"))))
+    );
+    assert_eq!(retailer.picture(), picture);
+    assert_eq!(contents(&retailer.path("out")), lists);
+}
+
+#[test]
+fn what_a_run_defers_the_next_ones_plan() {
+    let (mut retailer, _) = Retailer::generated(&SMALL);
+    retailer.edit_config("per_run_max = 100000", "per_run_max = 20");
+    let mut seen = BTreeSet::new();
+    let mut left = u64::MAX;
+    for run in 0.. {
+        let report = retailer.once();
+        assert_sums(&report);
+        let deferred = report["campaigns"]["warm-add"]["deferred"]["per_run_max"].as_u64().unwrap_or(0);
+        let planned = count(&report, "/campaigns/warm-add/planned");
+        if run > 0 {
+            assert_eq!(planned + deferred, left, "nobody is lost between runs, and nobody joins");
+        }
+        let listed = listed_ids(&retailer.work_lists());
+        assert!(listed.is_superset(&seen));
+        (left, seen) = (deferred, listed);
+        if deferred == 0 {
+            assert!(run > 1, "the export is too small for this test");
+            break;
+        }
+    }
+    assert_eq!(retailer.picture().tasks.len(), seen.len());
+}
+
+/// How many rows differ between two exports of the same rows, without those that are set aside.
+fn changed_rows(before: &Made, after: &Made, at: usize) -> u64 {
+    let of_source = |truth: &&Truth| truth.source == before.exports[at].name;
+    let rows = before.exports[at].rows.iter().zip(&after.exports[at].rows).zip(before.truth.iter().filter(of_source));
+    rows.filter(|((before, after), truth)| before != after && truth.person.is_some()).count() as u64
+}
+
+#[test]
+fn a_small_change_gives_what_a_fresh_state_gives() {
+    let (mut retailer, before) = Retailer::generated(&PLAN);
+    retailer.once();
+    let after = make(&Plan { changed: 0.01, ..PLAN });
+    retailer.write_exports(&after, false);
+    let report = retailer.once();
+    assert_sums(&report);
+    for (at, source) in ["till", "shop"].into_iter().enumerate() {
+        let changed = changed_rows(&before, &after, at);
+        assert!(changed > 0);
+        assert_eq!(count(&report, &format!("/sources/{source}/changed")), changed, "{source}");
+        assert_eq!(count(&report, &format!("/sources/{source}/new")), 0);
+        assert_eq!(count(&report, &format!("/sources/{source}/deleted")), 0);
+    }
+    let (fresh, _) = Retailer::generated(&Plan { changed: 0.01, ..PLAN });
+    fresh.once();
+    let (picture, expected) = (retailer.picture(), fresh.picture());
+    assert_truth(&picture, &after.truth);
+    assert_eq!(picture.members, expected.members);
+    assert_eq!(picture.records, expected.records);
+}
+
+#[test]
+fn rows_that_vanish_are_taken_out() {
+    let (mut retailer, mut made) = Retailer::generated(&PLAN);
+    let before = retailer.once();
+    let gone = 100;
+    let kept = made.exports[0].rows.len() - gone;
+    made.exports[0].rows.truncate(kept);
+    let tills = made.truth.iter().filter(|truth| truth.source == "till").count();
+    made.truth.drain(kept..tills);
+    retailer.write_exports(&made, false);
+    let report = retailer.once();
+    assert_sums(&report);
+    assert_eq!(count(&report, "/sources/till/pulled"), kept as u64);
+    assert_eq!(count(&report, "/sources/till/deleted"), gone as u64);
+    assert_eq!(count(&report, "/sources/shop/deleted"), 0);
+    assert!(count(&report, "/members/total") < count(&before, "/members/total"));
+    let fresh = Retailer::generated(&PLAN).0;
+    let mut fresh = fresh;
+    fresh.write_exports(&made, false);
+    let expected = fresh.once();
+    assert_eq!(report["members"]["total"], expected["members"]["total"]);
+    let partition = |picture: &Picture| {
+        let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for record in &picture.records {
+            let member = record["member_id"].as_str().or(record["reason"].as_str()).unwrap_or_default();
+            sets.entry(member.to_owned()).or_default().push(record["record_id"].to_string());
+        }
+        sets.into_values().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(partition(&retailer.picture()), partition(&fresh.picture()));
+}
+
+#[test]
+fn the_form_of_an_export_does_not_matter() {
+    let (retailer, made) = Retailer::generated(&SMALL);
+    let report = retailer.once();
+    let picture = retailer.picture();
+    let [till, shop] = &made.exports;
+    let utf8 = |retailer: &Retailer| retailer.write_bytes("till.csv", &file(till, Encoding::Utf8, false).expect("a file"));
+    let bom = |retailer: &Retailer| {
+        let text = file(shop, Encoding::Utf8, false).expect("a file");
+        retailer.write_bytes("shop.csv", &[b"\xef\xbb\xbf", text.as_slice()].concat());
+    };
+    let gb18030 = |retailer: &Retailer| retailer.write_bytes("shop.csv", &file(shop, Encoding::Gb18030, false).expect("a file"));
+    let rewritten = |reorder: &dyn Fn(&mut Vec<Vec<String>>)| {
+        let mut rows: Vec<Vec<String>> = vec![shop.header.iter().map(|&name| name.to_owned()).collect()];
+        rows.extend(shop.rows.iter().cloned());
+        reorder(&mut rows);
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        rows.iter().for_each(|row| writer.write_record(row).expect("a row"));
+        writer.into_inner().expect("a file")
+    };
+    let columns_reversed = rewritten(&|rows| rows.iter_mut().for_each(|row| row.reverse()));
+    let rows_reversed = rewritten(&|rows| rows[1..].reverse());
+    let crlf = String::from_utf8(rewritten(&|_| ())).expect("text").replace('\n', "\r\n");
+    let forms: [(&str, &dyn Fn(&Retailer)); 6] = [
+        ("UTF-8 for GB18030", &utf8),
+        ("a byte order mark", &bom),
+        ("GB18030 for UTF-8", &gb18030),
+        ("another order of columns", &|retailer| retailer.write_bytes("shop.csv", &columns_reversed)),
+        ("another order of rows", &|retailer| retailer.write_bytes("shop.csv", &rows_reversed)),
+        ("other line ends", &|retailer| retailer.write_bytes("shop.csv", crlf.as_bytes())),
+    ];
+    let (fresh, _) = Retailer::generated(&SMALL);
+    for (form, write) in forms {
+        // Over the committed state nothing is new …
+        write(&retailer);
+        let again = retailer.once();
+        for source in ["till", "shop"] {
+            let unchanged = count(&again, &format!("/sources/{source}/unchanged"));
+            assert_eq!(unchanged, count(&report, &format!("/sources/{source}/new")), "{form}: {source}: {again:#}");
+        }
+        write(&fresh);
+    }
+    assert_eq!(retailer.picture(), picture);
+    // … and a state that begins with all of them comes to the same.
+    let anew = fresh.once();
+    assert_eq!(anew["tasks_digest"], report["tasks_digest"]);
+    assert_eq!(fresh.picture(), picture);
+}
+
+#[test]
+fn columns_may_be_renamed_at_the_source() {
+    let rows = [row("1", "13800138001", "甲", "S1"), row("2", "13800138002", "乙", "S1")];
+    let mut retailer = Retailer::by_hand(&export(&rows));
+    retailer.once();
+    let picture = retailer.picture();
+    retailer.write("pos.csv", &export(&rows).replacen("phone", "mobile", 1).replacen("store", "shop", 1));
+    retailer.edit_config("[sources.pos.with]", "[sources.pos.columns]\nphone = \"mobile\"\nstore = \"shop\"\n[sources.pos.with]");
+    let report = retailer.once();
+    assert_eq!(count(&report, "/sources/pos/unchanged"), 2, "{report:#}");
+    assert_eq!(retailer.picture(), picture);
+}
+
+#[test]
+fn the_guard_of_snapshots_refuses_and_accepts_once() {
+    let rows: Vec<_> = (0..100).map(|at| row(&format!("{at}"), &format!("1390000{:04}", 1200 + at), "名", "S1")).collect();
+    let mut retailer = Retailer::by_hand(&export(&rows));
+    retailer.edit_config("deleted_share_max = 1.0\n", "");
+    retailer.once();
+    let before = retailer.picture();
+    for (rows, figures) in [(&rows[..94], ["lost 6 of its 100 rows (6.0 %)", "5.0 %"]), (&rows[..0], ["is empty", "100 rows"])] {
+        retailer.write("pos.csv", &export(rows));
+        for command in ["once", "plan"] {
+            let refused = retailer.run(&[command, "--now", &retailer.now()]).exits(3);
+            refused.says(&figures);
+            refused.says(&["`pos`", "--accept pos"]);
+        }
+        assert_eq!(retailer.picture(), before, "a refused run changes nothing");
+        assert_eq!(retailer.json(&["status"])["generation"], 1);
+    }
+    // 5 % is allowed.
+    retailer.write("pos.csv", &export(&rows[..95]));
+    assert_eq!(count(&retailer.once(), "/sources/pos/deleted"), 5);
+    // What the guard refused is taken once, and the next shrinking is refused again.
+    retailer.write("pos.csv", &export(&rows[..80]));
+    retailer.once_with(&[]).exits(3);
+    let accepted = retailer.once_with(&["--accept", "pos"]).exits(0).json();
+    assert_eq!(count(&accepted, "/sources/pos/deleted"), 15);
+    retailer.write("pos.csv", &export(&rows[..40]));
+    retailer.once_with(&[]).exits(3);
+    // A file without even a header is empty too.
+    retailer.write("pos.csv", "");
+    retailer.once_with(&[]).exits(3).says(&["the source `pos` is empty", "80 rows", "--accept pos"]);
+    let emptied = retailer.once_with(&["--accept", "pos"]).exits(0).json();
+    assert_eq!((count(&emptied, "/sources/pos/deleted"), count(&emptied, "/members/total")), (80, 0));
+}
+
+#[test]
+fn a_work_list_cannot_harm_a_spreadsheet_nor_leave_its_folder() {
+    let rows = [
+        row("1", "13800138001", "=1+2", "S1"),
+        row("2", "13800138002", "+86", "S1"),
+        row("3", "13800138003", "\"-2, \"\"x\"\"\"", "S1"),
+        row("4", "13800138004", "@cmd", "S1"),
+        row("5", "13800138005", "\"二\n行\"", "S1"),
+        row("6", "13800138006", "名", "../../etc"),
+    ];
+    let mut retailer = Retailer::by_hand(&export(&rows));
+    retailer.edit_config("holdout = 0.0", "holdout = 0.0\nreason = \"=HYPERLINK({{ name }})\"\ndue_days = 3");
+    let report = retailer.once();
+    assert_eq!(count(&report, "/channels/store-list/sent"), 6);
+    let lists = retailer.work_lists();
+    let places: Vec<_> = lists.iter().map(|list| list.place.as_str()).collect();
+    assert_eq!(places.len(), 2, "{places:?}");
+    assert!(places.contains(&"S1/2026-09-21-RUN.csv"), "{places:?}");
+    assert!(places.iter().all(|place| place.split('/').all(|part| part != "..")), "{places:?}");
+    for list in &lists {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&list.path).expect("it is there").permissions().mode() & 0o777, 0o640);
+        for (column, cell) in list.rows.iter().flatten() {
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{column}: {cell}");
+        }
+        assert!(list.rows.iter().all(|row| row["due"] == "2026-09-24" && row["campaign"] == "warm-add"));
+    }
+    let names: BTreeSet<_> = lists.iter().flat_map(|list| &list.rows).map(|row| row["name"].as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["'=1+2", "'+86", "'-2, \"x\"", "'@cmd", "二\n行", "名"]));
+}
+
+#[test]
+fn a_run_does_not_touch_lists_of_earlier_ones() {
+    let mut retailer = Retailer::by_hand(&export([row("1", "13800138001", "甲", "S1")]));
+    retailer.once();
+    let lists = contents(&retailer.path("out"));
+    retailer.write("pos.csv", &export([row("1", "13800138001", "甲", "S1"), row("2", "13800138002", "乙", "S1")]));
+    let report = retailer.once();
+    assert_eq!(count(&report, "/channels/store-list/sent"), 1);
+    let after = contents(&retailer.path("out"));
+    assert_eq!(after.len(), 2);
+    assert!(lists.iter().all(|(path, bytes)| after.get(path) == Some(bytes)));
+}
