@@ -59,17 +59,17 @@ pub fn read(bytes: &[u8], words: &BTreeMap<String, Outcome>) -> Returned {
     let mut header_seen = false;
     // A quote that is never closed swallows all rows after it, so the last row is none.
     let open_quote = text.bytes().filter(|byte| *byte == b'"').count() % 2 == 1;
+    let mut lines = Lines { text: text.as_bytes(), at: 0, line: 1 };
     loop {
-        let before = records.position().line();
+        let line = lines.at(records.position().byte());
         match records.read_record(&mut record) {
             Ok(true) => {}
             Ok(false) => break,
             Err(_) => {
-                returned.reject(before, Reason::RowBadEncoding, "the row cannot be read");
+                returned.reject(line, Reason::RowBadEncoding, "the row cannot be read");
                 continue;
             }
         }
-        let line = record.position().map_or(before, csv::Position::line);
         if !std::mem::replace(&mut header_seen, true) {
             continue;
         }
@@ -115,6 +115,30 @@ impl Returned {
 
     fn reject(&mut self, line: u64, reason: Reason, detail: &str) {
         self.rejected.push(Rejected { line, reason, detail: detail.to_owned() });
+    }
+}
+
+/// Counts lines as an editor shows them; the parser's own count is one behind after CR LF.
+struct Lines<'a> {
+    text: &'a [u8],
+    at: usize,
+    /// The line on which `at` stands, from 1.
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line on which the row begins that follows this byte. Bytes are asked for in their order.
+    fn at(&mut self, byte: u64) -> u64 {
+        let is_end = |at: usize| match self.text.get(at) {
+            Some(b'\n') => true,
+            Some(b'\r') => self.text.get(at + 1) != Some(&b'\n'),
+            _ => false,
+        };
+        let from = usize::try_from(byte).unwrap_or(usize::MAX).clamp(self.at, self.text.len());
+        let blank = self.text[from..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.line += (self.at..from + blank).filter(|at| is_end(*at)).count() as u64;
+        self.at = from + blank;
+        self.line
     }
 }
 
@@ -194,6 +218,12 @@ mod tests {
         let rejected: Vec<_> = returned.rejected.iter().map(|row| (row.line, row.reason)).collect();
         assert_eq!(rejected, [(2, Reason::ResultUnknown), (3, Reason::TaskIdInvalid)]);
         assert!(returned.rejected.iter().all(|row| !row.detail.contains("139")));
+        for end in ["\r\n", "\r"] {
+            let again = read(text.replace('\n', end).as_bytes(), &words());
+            assert_eq!(again, returned, "lines ending with {end:?}");
+        }
+        let late = format!("\r\n\r\ntask_id,result,note\r\n{A},added,\"two\r\nlines\"\r\n\r\n{B},maybe,\r\n");
+        assert_eq!(read(late.as_bytes(), &words()).rejected.iter().map(|row| row.line).collect::<Vec<_>>(), [7]);
     }
 
     #[test]
