@@ -55,6 +55,11 @@ impl Dump {
             Ok::<_, Failed>(handed_out)
         })?;
         dump.lists(out, &handed_out)?;
+        for path in files(state)? {
+            if path.extension().is_some_and(|extension| extension == "tmp") || path.parent().is_some_and(|folder| folder.ends_with("tmp")) {
+                dump.broken.push(format!("{} is half a file of the state that nobody has removed", path.display()));
+            }
+        }
         dump.sections.values_mut().for_each(|lines| lines.sort_unstable());
         Ok(dump)
     }
@@ -90,7 +95,8 @@ impl Dump {
             let place = (task.channel, task.store, task.staff);
             let times = (task.planned_us, task.due_us);
             let (id, contact, member) = (task.task_id, task.contact, task.member);
-            let line = format!("{id} {} {contact} {member} {} {} {place:?} {times:?} {state:?}", task.campaign, task.touch, task.try_number);
+            let line =
+                format!("{id} {} {contact} {member} {} {} {place:?} {times:?} {state:?}", task.campaign, task.touch, task.try_number);
             self.add("tasks", line);
         }
         for campaign in ledger.components().await?.into_iter().filter(|component| component.kind == ComponentKind::Campaign) {

@@ -1,0 +1,297 @@
+//! `kill -9` of `once` at any moment costs nothing: after one more `once`, members, ids, tags, tasks and
+//! work lists are those of a run that nobody disturbed, and each task stands in the lists once.
+//!
+//! A run is killed in three ways:
+//! - at named fault points, before and after each fsync, rename, ledger commit, push and receipt, in a
+//!   program with the feature `faults`, which these tests build under a name of its own (`reunion-faults`),
+//!   so that `reunion` itself never has them;
+//! - before and after its system calls that make something last, those of SQLite and of the plugins among
+//!   them, by a preloaded library, in the plain program;
+//! - at moments that a clock chooses.
+//!
+//! Each is done to a first run and to a run over changes. `REUNION_KILLS` is how many places are tried of
+//! each kind and day; without it there are as many as a test may take.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use reunion_integration_tests::dump::{Dump, Failed};
+use reunion_integration_tests::harness::{binary, end};
+use reunion_integration_tests::scenario::{Day, Scenario};
+use tempfile::TempDir;
+
+/// Rows of the exports: enough for several segments, lists and stores.
+const ROWS: usize = 300;
+/// Places of each kind and day that are tried. Each named point is tried at least once beside it.
+const KILLS: usize = 70;
+/// Kills by the clock of each day.
+const RANDOM_KILLS: usize = 15;
+/// Failures that a message shows.
+const FAILURES_SHOWN: usize = 5;
+
+#[test]
+fn a_kill_at_any_fault_point_of_a_first_run_costs_nothing() {
+    survive_fault_points(Day::First).unwrap();
+}
+
+#[test]
+fn a_kill_at_any_fault_point_of_a_run_over_changes_costs_nothing() {
+    survive_fault_points(Day::Second).unwrap();
+}
+
+#[test]
+fn a_kill_around_any_system_call_of_a_first_run_costs_nothing() {
+    survive_system_calls(Day::First).unwrap();
+}
+
+#[test]
+fn a_kill_around_any_system_call_of_a_run_over_changes_costs_nothing() {
+    survive_system_calls(Day::Second).unwrap();
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_first_run_costs_nothing() {
+    survive_moments(Day::First).unwrap();
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_run_over_changes_costs_nothing() {
+    survive_moments(Day::Second).unwrap();
+}
+
+/// A pull that was killed between two segments goes on under its own id, and does not begin anew.
+#[test]
+fn a_pull_that_was_killed_goes_on_where_it_was() {
+    let stage = Stage::of(Day::First).unwrap();
+    let site = stage.site("resumed").unwrap();
+    let killed = stage.kill(&site, faults(), &[("REUNION_FAULT", "ledger.after: commit a segment:2")]).unwrap();
+    assert!(killed, "the first run commits two segments");
+    let before = segments(&site);
+    assert!(!before.is_empty(), "segments were written before the kill");
+    stage.finish(&site).unwrap();
+    let after = segments(&site);
+    let lost: Vec<_> = before.iter().filter(|segment| !after.contains(segment)).collect();
+    assert!(lost.is_empty(), "segments that were committed before the kill are used: {lost:?}");
+    assert!(after.len() > before.len(), "and the rest was read");
+}
+
+#[test]
+fn the_program_itself_has_no_fault_points() {
+    let has_points = |program: &Path| {
+        let bytes = fs::read(program).unwrap();
+        bytes.windows(b"REUNION_FAULT".len()).any(|window| window == b"REUNION_FAULT")
+    };
+    assert!(!has_points(&binary()));
+    assert!(has_points(faults()));
+}
+
+/// The days before they are disturbed, and what they come to when they are not.
+struct Stage {
+    day: Day,
+    before: Scenario,
+    expected: Dump,
+    /// How long a run takes that nobody disturbs.
+    takes: Duration,
+    work: TempDir,
+}
+
+impl Stage {
+    fn of(day: Day) -> Result<Self, Failed> {
+        // A kill takes nothing from files that were written: those in memory will do, and are faster.
+        let memory = Path::new("/dev/shm");
+        let work = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))? };
+        let before = Scenario::create(&work.path().join("before"), ROWS)?;
+        let plugins = binary().parent().ok_or("the binary lies in a folder")?.join("deps");
+        fs::create_dir(before.folder.join("conf.d"))?;
+        fs::write(before.folder.join("conf.d/plugins.toml"), format!("[plugins]\npath = [{plugins:?}]\n"))?;
+        if day == Day::Second {
+            run(before.once(&binary(), Day::First))?;
+            before.turn_to_second_day()?;
+        }
+        let undisturbed = before.copy(&work.path().join("undisturbed"))?;
+        let began = Instant::now();
+        run(undisturbed.once(&binary(), day))?;
+        let takes = began.elapsed();
+        let expected = undisturbed.dump()?;
+        let stage = Self { day, before, expected, takes, work };
+        stage.holds_what_it_should();
+        Ok(stage)
+    }
+
+    /// Fails where the scenario has become too tame to show anything.
+    fn holds_what_it_should(&self) {
+        assert_eq!(self.expected.broken, Vec::<String>::new(), "an undisturbed run keeps all promises");
+        for section in ["members", "assignments", "tags", "tasks", "arms", "lists"] {
+            assert!(self.expected.count(section) > 5, "an undisturbed run has {section}");
+        }
+        if self.day == Day::Second {
+            for section in ["forwards", "links", "suppressions"] {
+                assert!(self.expected.count(section) > 0, "a run over changes has {section}");
+            }
+        }
+    }
+
+    /// A fresh copy of the day before it is run.
+    fn site(&self, name: &str) -> Result<Scenario, Failed> {
+        self.before.copy(&self.work.path().join(name.replace([' ', ':'], "-")))
+    }
+
+    /// Runs a program that is told to kill itself; whether it did, and did not end before.
+    fn kill(&self, site: &Scenario, program: &Path, variables: &[(&str, &str)]) -> Result<bool, Failed> {
+        let mut command = site.once(program, self.day);
+        let output = command.envs(variables.iter().copied()).output()?;
+        match (output.status.signal(), output.status.code()) {
+            (Some(9), _) => Ok(true),
+            (_, Some(0)) => Ok(false),
+            _ => Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into()),
+        }
+    }
+
+    /// Runs once more, and compares with an undisturbed run.
+    fn finish(&self, site: &Scenario) -> Result<(), Failed> {
+        run(site.once(&binary(), self.day))?;
+        let differences = site.dump()?.differences(&self.expected);
+        if differences.is_empty() { Ok(()) } else { Err(differences.into()) }
+    }
+
+    /// Kills a run at each of these places, and fails where one is not survived. `kill` gives whether the
+    /// run was killed there.
+    fn survive(&self, places: &[String], kill: impl Fn(&Scenario, &str) -> Result<bool, Failed>) -> Result<(), Failed> {
+        let mut failures = Vec::new();
+        let mut killed = 0;
+        for place in places {
+            let site = self.site(place)?;
+            let result = kill(&site, place).and_then(|was_killed| {
+                killed += usize::from(was_killed);
+                self.finish(&site)
+            });
+            match result {
+                Ok(()) => fs::remove_dir_all(&site.folder)?,
+                Err(failure) => failures.push(format!("killed at {place}\n{failure}\n")),
+            }
+        }
+        let shown: String = failures.iter().take(FAILURES_SHOWN).cloned().collect();
+        assert!(failures.is_empty(), "{} of {} kills were not survived\n{shown}", failures.len(), places.len());
+        assert!(killed * 10 >= places.len() * 9, "only {killed} of {} runs were killed before their end", places.len());
+        Ok(())
+    }
+}
+
+/// Kills at the first, the last and, as many as there is time for, the other times that each named point is
+/// reached.
+fn survive_fault_points(day: Day) -> Result<(), Failed> {
+    let stage = Stage::of(day)?;
+    let mut hits: BTreeMap<String, usize> = BTreeMap::new();
+    for point in logged(&stage, faults(), "REUNION_FAULT_LOG", &[])? {
+        *hits.entry(point).or_default() += 1;
+    }
+    for kind in ["segment.fsync", "table.rename", "manifest.folder", "ledger", "commit", "dispatch", "push", "receipts", "poll"] {
+        let is_expected = kind != "poll" || day == Day::Second;
+        assert!(!is_expected || hits.keys().any(|point| point.starts_with(kind)), "no point of {kind} was reached");
+    }
+    let (mut places, mut further) = (Vec::new(), Vec::new());
+    for (point, count) in &hits {
+        places.push(format!("{point}:1"));
+        further.extend((2..=*count).map(|n| format!("{point}:{n}")));
+    }
+    places.extend(strewn(further, kills()?.saturating_sub(places.len())));
+    stage.survive(&places, |site, place| stage.kill(site, faults(), &[("REUNION_FAULT", place)]))
+}
+
+/// Kills before and after system calls, strewn over the run.
+fn survive_system_calls(day: Day) -> Result<(), Failed> {
+    let stage = Stage::of(day)?;
+    let library = stage.work.path().join("kill.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kill/kill.c");
+    let flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"];
+    let compiled = Command::new("gcc").args(flags).arg(&library).arg(source).status()?;
+    assert!(compiled.success(), "gcc compiles the library that kills");
+    let preload = ("LD_PRELOAD", library.to_str().ok_or("a path in UTF-8")?);
+    let steps = logged(&stage, &binary(), "REUNION_KILL_LOG", &[preload])?;
+    for call in ["after fsync", "after rename"] {
+        assert!(steps.iter().any(|step| step == call), "the run is seen to call {call}");
+    }
+    let places = (1..=steps.len()).map(|step| step.to_string()).collect();
+    stage.survive(&strewn(places, kills()?), |site, place| stage.kill(site, &binary(), &[preload, ("REUNION_KILL_STEP", place)]))
+}
+
+/// Kills after delays up to the time that a run takes; every third is killed in its second run again.
+fn survive_moments(day: Day) -> Result<(), Failed> {
+    let stage = Stage::of(day)?;
+    let kill = |site: &Scenario, number: u32| {
+        let delay = stage.takes * number / RANDOM_KILLS as u32;
+        let mut child = site.once(&binary(), day).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        // Not to wait for something: the delay is the test.
+        std::thread::sleep(delay);
+        child.kill()?;
+        Ok::<_, Failed>(child.wait()?.signal() == Some(9))
+    };
+    let places: Vec<String> = (0..RANDOM_KILLS).map(|number| number.to_string()).collect();
+    stage.survive(&places, |site, place| {
+        let number = place.parse()?;
+        let killed = kill(site, number)?;
+        if number % 3 == 0 {
+            kill(site, RANDOM_KILLS as u32 - 1 - number / 2)?;
+        }
+        // One that was done before its time came is no failure, and as good a test as any.
+        Ok(killed || number > 0)
+    })
+}
+
+/// The lines that an undisturbed run logs into the file that a variable names.
+fn logged(stage: &Stage, program: &Path, variable: &str, variables: &[(&str, &str)]) -> Result<Vec<String>, Failed> {
+    let site = stage.site(variable)?;
+    let log = stage.work.path().join("log");
+    let mut command = site.once(program, stage.day);
+    command.env(variable, &log).envs(variables.iter().copied());
+    run(command)?;
+    let differences = site.dump()?.differences(&stage.expected);
+    assert_eq!(differences, "", "logging changes nothing");
+    Ok(fs::read_to_string(&log)?.lines().map(str::to_owned).collect())
+}
+
+/// So many of these, evenly strewn.
+fn strewn(all: Vec<String>, count: usize) -> Vec<String> {
+    let count = count.min(all.len());
+    (0..count).map(|at| all[at * all.len() / count].clone()).collect()
+}
+
+fn kills() -> Result<usize, Failed> {
+    Ok(std::env::var("REUNION_KILLS").ok().map(|number| number.parse()).transpose()?.unwrap_or(KILLS))
+}
+
+fn run(command: Command) -> Result<(), Failed> {
+    let ended = end(command);
+    if ended.code == 0 { Ok(()) } else { Err(format!("`once` ended with {}\n{}{}", ended.code, ended.stdout, ended.stderr).into()) }
+}
+
+/// The names of the segments' files of a site.
+fn segments(site: &Scenario) -> Vec<PathBuf> {
+    let Ok(sources) = fs::read_dir(site.state().join("people/segments")) else { return Vec::new() };
+    let of_source = |source: fs::DirEntry| fs::read_dir(source.path()).unwrap().map(|file| file.unwrap().file_name().into());
+    sources.flat_map(|source| of_source(source.unwrap())).collect()
+}
+
+/// The program with fault points. Its name is its own, so that building it leaves `reunion` and the plugins
+/// as they are; the dependencies are those of the plain build, and are not built again.
+fn faults() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let plain = binary();
+        let profile = plain.parent().expect("the binary lies in a folder");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+        cargo.args(["build", "--quiet", "--workspace", "--bin", "reunion-faults", "--features", "reunion-daemon/faults"]);
+        cargo.arg("--target-dir").arg(profile.parent().expect("a profile lies in the target folder"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().expect("cargo can be started").success(), "the program with fault points can be built");
+        profile.join("reunion-faults")
+    })
+}
