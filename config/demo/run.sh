@@ -22,13 +22,14 @@ echo "$lists" | head -3 | sed "s|^$PWD/|  |"
 cat <<TEXT
 
 What to try next:
-  make demo                                       again: nothing is sent twice
+  make demo                                          again: nothing is sent twice
   alias reunion="$reunion --config $config"
-  reunion explain 17674578175                     what is known of one phone, and why
+  reunion explain 17674578175                        what is known of one phone, and why
+  reunion explain 13900001207                        the number of a cashier, on too many cards
   reunion query "select source, reason, count(*) from quarantine group by 1, 2 order by 3 desc"
-  reunion tasks ls --state accepted               the tasks that were handed out
-  reunion suppress add 17674578175 --reason asked never contact this phone
-  Fill in the column "result" of a work list (added, refused, wrong_number, do_not_call), save it
-  in ${here#"$PWD"/}/returned, and run the demo again.
-  rm -r ${here#"$PWD"/}/state ${here#"$PWD"/}/out      start over
+  reunion tasks ls --state accepted                  the tasks that were handed out
+  reunion suppress add 17674578175 --reason asked    never contact this phone again
+  rm -r ${here#"$PWD"/}/state ${here#"$PWD"/}/out              start over
+Or fill in the column "result" of a work list (added, refused, wrong_number, do_not_call), save it in
+${here#"$PWD"/}/returned, and run the demo again.
 TEXT
