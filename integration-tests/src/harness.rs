@@ -620,7 +620,7 @@ pub fn assert_sums(report: &Value) {
 pub fn comparable(report: &Value) -> Value {
     let mut report = report.clone();
     if let Some(map) = report.as_object_mut() {
-        for key in ["run_id", "dry_run", "channels", "samples", "stage_secs", "notes"] {
+        for key in ["run_id", "dry_run", "channels", "samples", "stage_secs", "notes", "finish_forecast"] {
             map.remove(key);
         }
     }
