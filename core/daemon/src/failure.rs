@@ -127,8 +127,29 @@ pub trait Doing<T> {
 
 impl<T, E: Error + Send + Sync + 'static> Doing<T> for Result<T, E> {
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T, Failure> {
-        self.map_err(|error| Failure::other(doing()).because(error))
+        self.map_err(|error| {
+            let failure = if is_damage(&error) { Failure::guard(doing()).help(DAMAGED) } else { Failure::other(doing()) };
+            failure.because(error)
+        })
     }
+}
+
+/// What to do where files of people are damaged.
+pub const DAMAGED: &str = "`reunion verify` says what is damaged; restore it from a backup, or go back with `reunion rollback`";
+
+/// Whether an error comes from files of people that are not as they were written: nothing may be built on
+/// them, so it stops the run as a guard does.
+fn is_damage(error: &(dyn Error + 'static)) -> bool {
+    use reunion_generations::GenerationError as G;
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref() {
+            Some(G::FileDamaged { .. } | G::ManifestMissing { .. } | G::ManifestDamaged { .. }) => return true,
+            Some(G::Disk(disk)) if disk.source.kind() == std::io::ErrorKind::NotFound => return true,
+            _ => next = error.source(),
+        }
+    }
+    false
 }
 
 #[cfg(test)]
