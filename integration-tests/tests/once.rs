@@ -364,3 +364,41 @@ fn a_run_does_not_touch_lists_of_earlier_ones() {
     assert_eq!(after.len(), 2);
     assert!(lists.iter().all(|(path, bytes)| after.get(path) == Some(bytes)));
 }
+
+#[test]
+fn an_incremental_source_reads_each_file_once_and_decides_old_rows_anew() {
+    let shared = |at: usize| row(&format!("C{at}"), "13800138001", "甲", "S1");
+    let mut retailer = Retailer::by_hand("");
+    retailer.edit_config("mode = \"snapshot\"\ndeleted_share_max = 1.0\n", "mode = \"incremental\"\nsweep = \"never\"\n");
+    retailer.edit_config("path = \"pos.csv\"", "path = \"in/*.csv\"");
+    std::fs::create_dir(retailer.path("in")).expect("a folder can be made");
+    let add = |retailer: &mut Retailer, name: &str, rows: &[String]| {
+        retailer.write("next.csv", &export(rows));
+        std::fs::rename(retailer.path("next.csv"), retailer.path("in").join(name)).expect("a file can be renamed");
+        let report = retailer.once();
+        assert_sums(&report);
+        report
+    };
+    let first: Vec<_> = (0..5).map(shared).chain([row("D", "13800138002", "乙", "S1")]).collect();
+    let report = add(&mut retailer, "1.csv", &first);
+    assert_eq!((count(&report, "/members/total"), count(&report, "/channels/store-list/sent")), (2, 2));
+    let quiet = retailer.once();
+    assert_eq!(count(&quiet, "/sources/pos/pulled"), 0);
+    assert_eq!(count(&quiet, "/members/total"), 2);
+    // A sixth card makes the number a cashier's: five rows that nobody pulled leave their member.
+    let report = add(&mut retailer, "2.csv", &[shared(5)]);
+    assert_eq!(report["sources"]["pos"]["quarantined"], json!({ "shared_phone": 1 }));
+    let counts = ["pulled", "new", "requarantined", "released"].map(|key| count(&report, &format!("/sources/pos/{key}")));
+    assert_eq!((counts, count(&report, "/members/total")), ([1, 0, 5, 0], 1), "{report:#}");
+    // Corrected, it releases them, and the member is the same who was greeted.
+    let report = add(&mut retailer, "3.csv", &[row("C5", "13800138003", "丙", "S1")]);
+    let counts = ["pulled", "changed", "requarantined", "released"].map(|key| count(&report, &format!("/sources/pos/{key}")));
+    assert_eq!((counts, count(&report, "/members/total")), ([1, 1, 0, 5], 3), "{report:#}");
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 1, "only the third is new: {report:#}");
+    // One row twice in a pull: the later one counts.
+    let newer = row("D", "13800138002", "新", "S1").replace("2025-01-02", "2025-06-07");
+    let report = add(&mut retailer, "4.csv", &[newer.clone(), row("D", "13800138002", "旧", "S1")]);
+    let counts = ["pulled", "changed", "superseded"].map(|key| count(&report, &format!("/sources/pos/{key}")));
+    assert_eq!(counts, [2, 1, 1], "{report:#}");
+    assert_eq!(retailer.query("select name from members where phone = '8613800138002'"), [json!({ "name": "新" })]);
+}
