@@ -100,7 +100,7 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
     let (sender, items) = sync_channel(BATCHES_IN_FLIGHT_MAX);
     let ended = std::thread::scope(|scope| {
         scope.spawn(move || read(stream, |item| sender.send(item).is_ok()));
-        puller.take_all(&items)
+        puller.take_all(items)
     })?;
     pulled(plan, &before, Some(puller), ended)
 }
@@ -207,8 +207,9 @@ impl<'a> Puller<'a> {
         })
     }
 
-    /// Takes items until the stream ends; what it ended with, if that was an error.
-    fn take_all(&mut self, items: &Receiver<Result<Item, PluginError>>) -> Result<Option<PluginError>, Failure> {
+    /// Takes items until the stream ends; what it ended with, if that was an error. The receiver is gone then
+    /// in any case: a reader must not wait for room in a queue that nobody empties.
+    fn take_all(&mut self, items: Receiver<Result<Item, PluginError>>) -> Result<Option<PluginError>, Failure> {
         for item in items {
             match item {
                 Ok(item) => self.take(item)?,
