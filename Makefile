@@ -29,4 +29,4 @@ bench:
 	integration-tests/bench.sh
 
 docs:
-	UPDATE_DOCS=1 $(CARGO) test --quiet -p reunion-daemon --test config
+	UPDATE_DOCS=1 $(CARGO) test --quiet -p reunion-daemon --test config_reference
