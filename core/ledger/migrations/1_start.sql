@@ -222,7 +222,7 @@ create table dispatch_tasks (
     at_us bigint,
     primary key (dispatch_id, position)
 );
-create unique index dispatch_tasks_task on dispatch_tasks (dispatch_id, task_id);
+create unique index dispatch_tasks_task on dispatch_tasks (task_id, dispatch_id);
 
 create table channel_events (
     channel text not null,

@@ -32,10 +32,15 @@ impl Ledger {
         let mut tx = self.store.write("requeue tasks").await?;
         let matching = tx.matching(filter).await?;
         let of = |state| matching.iter().filter(move |(_, found)| *found == state).map(|(task_id, _)| args![*task_id]);
-        let sql = "update tasks set retry = 1, not_before_us = $1 where state = 'unknown' and task_id in (values {values})";
-        let unknown = tx.bulk(sql, &args![now_us], of(TaskState::Unknown)).await?;
-        let sql = "update tasks set not_before_us = $1 where state = 'not_sent' and task_id in (values {values})";
-        let not_sent = tx.bulk(sql, &args![now_us], of(TaskState::NotSent)).await?;
+        // Due at once, by the clock of a rehearsal too.
+        let sql = "update tasks set retry = 1, not_before_us = 0 where state = 'unknown' and task_id in (values {values})";
+        let unknown = tx.bulk(sql, &args![], of(TaskState::Unknown)).await?;
+        // Those of a dispatch that waits for its next push are pushed with it, now.
+        let sql = "update dispatches set retry_at_us = 0 where state = 'failed' \
+             and dispatch_id in (select dispatch_id from tasks where task_id in (values {values}))";
+        tx.bulk(sql, &args![], of(TaskState::Unknown)).await?;
+        let sql = "update tasks set not_before_us = 0 where state = 'not_sent' and task_id in (values {values})";
+        let not_sent = tx.bulk(sql, &args![], of(TaskState::NotSent)).await?;
         tx.audit(now_us, who, "tasks requeue", &filter.to_string(), &format!("{unknown} unknown, {not_sent} not sent")).await?;
         tx.commit().await?;
         Ok(Requeued { unknown, not_sent, left_alone: matching.len() as u64 - unknown - not_sent })

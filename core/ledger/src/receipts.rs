@@ -66,10 +66,11 @@ impl Ledger {
     pub async fn record_receipts(&self, dispatch_id: DispatchId, receipts: &[Receipt], attempts_max: u32, now_us: i64) -> Result<Recorded> {
         let mut tx = self.store.write("record receipts").await?;
         tx.hold_dispatch(dispatch_id, self.me).await?;
-        let sql = "select task_id, attempts from tasks where dispatch_id = $1 and state = 'sending' and task_id in (values {values})";
+        let sql = "select task_id, attempts, dispatch_id from tasks where task_id in (values {values}) and state = 'sending'";
         let rows = receipts.iter().map(|receipt| args![receipt.task_id]);
-        let waiting = tx.bulk_rows(sql, &args![dispatch_id], rows, |row| Ok((row.id(0)?, row.small(1)?))).await?;
-        let mut waiting: HashMap<TaskId, u32> = waiting.into_iter().collect();
+        let sending = tx.bulk_rows(sql, &args![], rows, |row| Ok((row.id(0)?, row.small(1)?, row.id_or_null::<DispatchId>(2)?))).await?;
+        let here = sending.into_iter().filter(|(.., dispatch)| *dispatch == Some(dispatch_id));
+        let mut waiting: HashMap<TaskId, u32> = here.map(|(task_id, attempts, _)| (task_id, attempts)).collect();
 
         let mut recorded = Recorded::default();
         let mut stored = Vec::new();
@@ -90,8 +91,9 @@ impl Ledger {
             tx.move_tasks(state, false, moves, now_us).await?;
         }
         recorded.stored = stored.len() as u64;
+        // The way to the rows is their tasks, never a whole dispatch for each statement.
         let sql = "update dispatch_tasks set verdict = v.column2, retry_after_ms = v.column3, code = v.column4, message = v.column5, \
-             at_us = $2 from (values {values}) as v where dispatch_tasks.dispatch_id = $1 and dispatch_tasks.task_id = v.column1";
+             at_us = $2 from (values {values}) as v where dispatch_tasks.task_id = v.column1 and coalesce(dispatch_tasks.dispatch_id, $1) = $1";
         let rows = stored.into_iter().map(|receipt| {
             let Receipt { task_id, verdict, retry_after_ms, code, message } = receipt.clone();
             args![task_id, verdict.name(), retry_after_ms, code, message]

@@ -258,14 +258,17 @@ const TASK: &str = "select t.task_id, t.campaign, t.contact, t.member, t.touch, 
 pub(crate) const OPEN_TASK: &str = "select t.task_id, t.campaign, t.contact, t.member, t.channel, t.store, t.touch, t.state from tasks t";
 
 impl Ledger {
-    /// Every task that a new generation has to gate again: planned, or not sent and to be tried again.
+    /// Every task that a new generation has to gate again, planned or not sent and to be tried again, by id.
     ///
     /// # Errors
     /// [`LedgerError::Store`].
     pub async fn open_tasks(&self) -> Result<Vec<OpenTask>> {
         let mut tx = self.store.read("list open tasks").await?;
         let open = names(TaskState::ALL.into_iter().filter(|state| state.is_open()));
-        tx.rows(AssertSqlSafe(format!("{OPEN_TASK} where t.state in ({open}) order by t.task_id")), args![], read_open_task).await
+        let mut tasks = tx.rows(AssertSqlSafe(format!("{OPEN_TASK} where t.state in ({open})")), args![], read_open_task).await?;
+        // Sorted here: in the order of an index the database would look each row up by itself.
+        tasks.sort_unstable_by_key(|task| task.task_id);
+        Ok(tasks)
     }
 
     /// Takes tasks back because of a gate at the moment of sending: a planned one is refused, one that
@@ -397,10 +400,12 @@ impl Tx {
         // In one order everywhere, so that two transactions never wait for each other.
         moves.sort_unstable_by_key(|moved| moved.task_id);
         let from = names(TaskState::ALL.into_iter().filter(|from| from.next(retry).contains(&to)));
+        // The state is compared as an expression, so that no index of a state is taken for the way to the
+        // tasks: the way is their ids.
         let sql = format!(
             "update tasks set state = $1, changed_us = $2, changes = changes + 1, code = v.column2, message = v.column3, \
              not_before_us = coalesce(v.column4, not_before_us){set} \
-             from (values {{values}}) as v where tasks.task_id = v.column1 and tasks.state in ({from}) returning task_id"
+             from (values {{values}}) as v where tasks.task_id = v.column1 and coalesce(tasks.state, '') in ({from}) returning task_id"
         );
         let shared = [args![to.name(), at_us], set_args].concat();
         let rows = moves.into_iter().map(|moved| args![moved.task_id, moved.code, moved.message, moved.not_before_us]);
