@@ -1,0 +1,362 @@
+//! The commands beside `plan` and `once`, on states that runs have made.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use reunion_integration_tests::harness::{HEADER, KEY, Retailer, binary, contents, count, end, export, row};
+use reunion_model::Reason;
+use serde_json::{Value, json};
+
+fn two() -> Retailer {
+    Retailer::by_hand(&export([row("C1", "13800138001", "甲", "S1"), row("C2", "13800138002", "乙", "S2")]))
+}
+
+#[test]
+fn every_reason_for_quarantine_is_counted_and_explained() {
+    let cells = [
+        ("", Reason::PhoneMissing),
+        ("1381234", Reason::PhoneTooShort),
+        ("138123456789", Reason::PhoneTooLong),
+        ("021-64331234", Reason::PhoneLandline),
+        ("400-800-8888", Reason::PhoneService),
+        ("138****1234", Reason::PhoneMasked),
+        ("13912345678-1234", Reason::PhoneRelay),
+        ("13912345678/13812345678", Reason::PhoneMultiple),
+        ("1.38E+10", Reason::PhoneScientific),
+        ("12012345678", Reason::PhoneNotMobile),
+        ("13800000000", Reason::PhonePlaceholder),
+        ("13977777777", Reason::PhoneRepeated),
+        ("无", Reason::PhoneInvalid),
+    ];
+    let rows = cells.iter().enumerate().flat_map(|(at, (cell, _))| (0..=at % 3).map(move |copy| row(&format!("C{at}-{copy}"), cell, "名", "S1")));
+    let shared = (0..6).map(|at| row(&format!("D{at}"), "13800138009", "柜台", "S1"));
+    let retailer = Retailer::by_hand(&export(rows.chain(shared)));
+    let report = retailer.once();
+    let mut expected: BTreeMap<&str, usize> = cells.iter().enumerate().map(|(at, (_, reason))| (reason.code(), at % 3 + 1)).collect();
+    expected.insert("shared_phone", 6);
+    assert_eq!(report["sources"]["pos"]["quarantined"], json!(expected));
+    for (cell, reason) in cells {
+        let explained = retailer.run(&["explain", cell]);
+        let said = format!("{}{}", explained.stdout, explained.stderr);
+        assert!(said.contains(reason.explain()), "{}: {said}", reason.code());
+    }
+    let explained = retailer.run(&["explain", "13800138009"]).exits(0);
+    assert!(explained.stdout.contains(Reason::SharedPhone.explain()), "{}", explained.stdout);
+    assert_eq!(explained.stdout.matches("row D").count(), 6, "{}", explained.stdout);
+}
+
+#[test]
+fn explain_tells_where_each_value_comes_from() {
+    let old = row("C1", "13800138001", "王老", "S1");
+    let new = row("C2", "+86 138-0013-8001", "王新", "S2").replace("2025-01-02T03:04:05Z,2,300.00", "2025-03-04T05:06:07Z,1,50.50").replacen(
+        "2025-01-02T03:04:05Z",
+        "2025-03-04T05:06:07Z",
+        1,
+    );
+    let retailer = Retailer::by_hand(&export([old, new, row("C3", "13800138003", "丙", "S1")]));
+    retailer.once();
+    let explained = retailer.json(&["explain", "13800138001"]);
+    assert_eq!(explained["records"].as_array().map(Vec::len), Some(2), "{explained:#}");
+    let member = &explained["members"][0];
+    let columns: BTreeMap<&str, &Value> = member["columns"].as_array().expect("columns").iter().map(|column| (column["column"].as_str().expect("a name"), column)).collect();
+    assert_eq!(columns["store"]["value"], "S2");
+    assert_eq!(columns["store"]["from"], json!(["pos C2"]));
+    assert_eq!(columns["total_spent"]["value"].as_str().map(|value| value.trim_end_matches('0')), Some("350.5"));
+    assert_eq!(columns["total_spent"]["from"].as_array().map(Vec::len), Some(2));
+    assert_ne!(columns["name"]["value"], "王新", "names are masked");
+    assert_eq!(member["tags"][0]["tag"], "dormant");
+    assert_eq!(member["tasks"][0]["state"], "accepted");
+    let id = member["member_id"].as_str().expect("an id").to_owned();
+    let by_id = retailer.json(&["explain", &id]);
+    assert_eq!(by_id["members"], explained["members"]);
+    let text = retailer.run(&["explain", "13800138001"]).exits(0).stdout;
+    for part in ["row C1 of pos", "row C2 of pos", "total_spent", "tag dormant since", "task "] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    let nobody = retailer.run(&["explain", "13800138999"]).exits(0).stdout;
+    assert!(nobody.contains("no row of any source has it"), "{nobody}");
+}
+
+#[test]
+fn a_member_who_was_merged_is_found_under_both_ids() {
+    let header = format!("{HEADER},unionid\n");
+    let [one, two] = [row("C1", "13800138001", "甲", "S1"), row("C2", "13800138002", "甲", "S1")];
+    let mut retailer = Retailer::by_hand(&format!("{header}{one},\n{two},u2\n"));
+    retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\n\n[tags.dormant]");
+    retailer.once();
+    let ids: Vec<String> = retailer.query("select member_id from records order by record_id").iter().map(|row| row["member_id"].as_str().expect("an id").to_owned()).collect();
+    assert_ne!(ids[0], ids[1]);
+    retailer.write("pos.csv", &format!("{header}{one},u2\n{two},u2\n"));
+    let report = retailer.once();
+    assert_eq!((count(&report, "/members/merged"), count(&report, "/members/total")), (1, 1));
+    let stays = retailer.query("select distinct member_id from records")[0]["member_id"].as_str().expect("an id").to_owned();
+    let gone = ids.iter().find(|id| **id != stays).expect("one of them");
+    let explained = retailer.json(&["explain", gone]);
+    assert_eq!(explained["forwarded_to"], json!(stays), "{explained:#}");
+    // Split again: who leaves is somebody else, and never under an id that was given away.
+    retailer.write("pos.csv", &format!("{header}{one},\n{two},u2\n"));
+    let report = retailer.once();
+    assert_eq!(count(&report, "/members/total"), 2);
+    let after: Vec<_> = retailer.query("select member_id from members").iter().map(|row| row["member_id"].as_str().expect("an id").to_owned()).collect();
+    assert!(after.contains(&stays) && !after.contains(gone), "{after:?}, {gone} was given away");
+    // Nobody is greeted twice for it: a touch belongs to the phone.
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0);
+}
+
+#[test]
+fn query_reads_and_never_writes() {
+    let retailer = two();
+    retailer.run(&["query", "select 1"]).exits(2).says(&["reunion once"]);
+    retailer.once();
+    let rows = retailer.query("select store, count(*) as members from members group by store order by store");
+    assert_eq!(rows, [json!({ "store": "S1", "members": 1 }), json!({ "store": "S2", "members": 1 })]);
+    assert_eq!(retailer.query("select count(*) as n from tasks t join touches u on t.task_id = u.task_id"), [json!({ "n": 2 })]);
+    assert_eq!(retailer.query("select dormant, record_count from members where store = 'S1'"), [json!({ "dormant": true, "record_count": 1 })]);
+    for sql in ["drop table members", "insert into members select * from members", "create table x as select 1", "copy members to '/tmp/x'", "select 1; select 2"] {
+        retailer.run(&["query", sql]).exits(2);
+    }
+    retailer.run(&["query", "select stoer from members"]).exits(2).says(&["stoer"]);
+    let text = retailer.run(&["query", "select store, dormant from members order by store"]).exits(0).stdout;
+    assert!(text.contains("S1") && text.contains("store"), "{text}");
+}
+
+#[test]
+fn tasks_are_listed_shown_requeued_and_dropped() {
+    let mut retailer = two();
+    retailer.edit_config("[pipelines.daily]", "[limits]\ndrain_secs = 0\n[pipelines.daily]");
+    // A file stands where the folder of the lists should be.
+    fs::write(retailer.path("out"), "").expect("a file can be written");
+    let report = retailer.once_with(&[]).exits(4).json();
+    assert_eq!(count(&report, "/channels/store-list/unknown"), 2, "{report:#}");
+    let listed = retailer.json(&["tasks", "ls", "--state", "unknown", "--campaign", "warm-add", "--channel", "store-list"]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed:#}");
+    assert_eq!(retailer.json(&["tasks", "ls", "--state", "accepted"]), json!([]));
+    assert_eq!(retailer.json(&["tasks", "ls", "--limit", "1"]).as_array().map(Vec::len), Some(1));
+    let id = listed[0]["task_id"].as_str().expect("an id").to_owned();
+    let shown = retailer.json(&["tasks", "show", &id]);
+    assert!(shown["phone"].as_str().is_some_and(|phone| phone.contains("****")), "{shown:#}");
+    let states: Vec<&str> = shown["history"].as_array().expect("a history").iter().filter_map(|change| change["state"].as_str()).collect();
+    assert_eq!(states, ["planned", "sending", "unknown"], "{shown:#}");
+    retailer.run(&["tasks", "show", "00112233445566778899aabbccddeeff"]).exits(2).says(&["there is no task"]);
+    // What may have been sent cannot be taken back.
+    assert_eq!(retailer.json(&["tasks", "drop", &id])["cancelled"], 0);
+    assert_eq!(retailer.json(&["suppress", "add", "13800138001"])["tasks_taken_back"], 0);
+    retailer.json(&["suppress", "rm", "13800138001"]);
+    fs::remove_file(retailer.path("out")).expect("it is there");
+    let requeued = retailer.json(&["tasks", "requeue", "--state", "unknown"]);
+    assert_eq!(requeued["unknown"], 2, "{requeued:#}");
+    let report = retailer.once();
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0);
+    let picture = retailer.picture();
+    assert_eq!((picture.tasks.len(), picture.listed.len()), (2, 2));
+    assert!(picture.tasks.iter().all(|task| task["state"] == "accepted"), "{:#?}", picture.tasks);
+    assert_eq!(retailer.json(&["tasks", "requeue", "--state", "accepted"])["unknown"], 0);
+}
+
+#[test]
+fn a_campaign_that_vanished_must_be_accounted_for() {
+    let mut retailer = two();
+    retailer.once();
+    let before = retailer.picture();
+    retailer.edit_config("[campaigns.warm-add]", "[campaigns.hello]");
+    retailer.edit_config("campaigns = [\"warm-add\"]", "campaigns = [\"hello\"]");
+    for command in ["once", "plan"] {
+        let refused = retailer.run(&[command, "--now", &retailer.now()]).exits(3);
+        refused.says(&["the campaign `warm-add`", "campaigns rename warm-add", "campaigns retire warm-add"]);
+    }
+    assert_eq!(retailer.picture(), before);
+    retailer.run(&["campaigns", "rename", "warm-add", "helo"]).exits(2).says(&["helo"]);
+    retailer.run(&["campaigns", "rename", "warm-ad", "hello"]).exits(2).says(&["warm-add"]);
+    retailer.json(&["campaigns", "rename", "warm-add", "hello"]);
+    // Nobody is greeted again under the new name.
+    let report = retailer.once();
+    assert_eq!(report["campaigns"]["hello"]["refused"], json!({ "touches_max": 2 }), "{report:#}");
+    // Retired, it may leave; another one greets everybody anew.
+    retailer.edit_config("[campaigns.hello]", "[campaigns.other]");
+    retailer.edit_config("campaigns = [\"hello\"]", "campaigns = [\"other\"]");
+    retailer.once_with(&[]).exits(3).says(&["the campaign `hello`"]);
+    retailer.json(&["campaigns", "retire", "hello"]);
+    assert_eq!(count(&retailer.once(), "/campaigns/other/planned"), 2);
+}
+
+#[test]
+fn a_source_that_vanished_must_be_accounted_for() {
+    let mut retailer = two();
+    retailer.edit_config("[tags.dormant]", "[sources.web]\nplugin = \"file\"\n[sources.web.with]\npath = \"web.csv\"\nsettle_secs = 0\n\n[tags.dormant]");
+    retailer.edit_config("sources = [\"pos\"]", "sources = [\"pos\", \"web\"]");
+    retailer.write("web.csv", &export([row("W1", "13800138001", "甲", "S1"), row("W2", "13800138003", "丙", "S1")]));
+    assert_eq!(count(&retailer.once(), "/members/total"), 3);
+    let ids = |retailer: &Retailer| retailer.query("select member_id, phone from members order by member_id");
+    let before = ids(&retailer);
+    // Renamed: its rows, and with them the ids, stay.
+    retailer.edit_config("[sources.web", "[sources.shop");
+    retailer.edit_config("sources = [\"pos\", \"web\"]", "sources = [\"pos\", \"shop\"]");
+    retailer.once_with(&[]).exits(3).says(&["the source `web`", "sources rename web", "sources retire web"]);
+    retailer.json(&["sources", "rename", "web", "shop"]);
+    let report = retailer.once();
+    assert_eq!(count(&report, "/sources/shop/unchanged"), 2, "{report:#}");
+    assert_eq!(ids(&retailer), before);
+    assert_eq!(retailer.query("select distinct source from records where record_id = 'W1'"), [json!({ "source": "shop" })]);
+    // Retired: its rows leave the members.
+    retailer.edit_config("[sources.shop]\nplugin = \"file\"\n[sources.shop.with]\npath = \"web.csv\"\nsettle_secs = 0\n", "");
+    retailer.edit_config("sources = [\"pos\", \"shop\"]", "sources = [\"pos\"]");
+    retailer.once_with(&[]).exits(3).says(&["the source `shop`"]);
+    retailer.json(&["sources", "retire", "shop"]);
+    let report = retailer.once();
+    assert_eq!(count(&report, "/members/total"), 2, "{report:#}");
+    assert_eq!(retailer.query("select count(*) as n from records"), [json!({ "n": 2 })]);
+    let again = retailer.once();
+    assert_eq!(count(&again, "/members/total"), 2);
+}
+
+#[test]
+fn keys_are_made_rotated_and_exported() {
+    let key = end({
+        let mut command = Command::new(binary());
+        command.args(["key", "new"]);
+        command
+    });
+    let key = key.exits(0).stdout;
+    assert!(key.trim().len() == 64 && key.trim().bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+    let mut retailer = two();
+    let new_key = retailer.path("new.key");
+    let new_key = new_key.to_str().expect("a path of ASCII");
+    retailer.run(&["key", "new", "--output", new_key]).exits(0);
+    assert_eq!(fs::metadata(new_key).expect("it is there").permissions().mode() & 0o777, 0o600);
+    retailer.run(&["key", "new", "--output", new_key]).exits(1).says(&["must not be lost"]);
+    retailer.once();
+    let before = retailer.picture();
+    let first = retailer.json(&["key", "export"]);
+    assert_eq!((first["version"].clone(), first["key"].as_str().map(str::len)), (json!(1), Some(64)), "{first:#}");
+    // A new data key: old files are read under the old one, ids stay.
+    assert_eq!(retailer.json(&["key", "rotate"])["data_key_version"], 2);
+    assert_eq!(retailer.picture(), before);
+    retailer.write("pos.csv", &export([row("C1", "13800138001", "甲", "S1"), row("C2", "13800138002", "乙", "S2"), row("C3", "13800138003", "丙", "S2")]));
+    assert_eq!(count(&retailer.once(), "/members/new"), 1);
+    // A new master key: the old one opens nothing any more.
+    retailer.json(&["key", "rotate", "--master", new_key]);
+    retailer.run(&["status"]).exits(3).says(&["master key"]);
+    retailer.edit_config("state.key", "new.key");
+    let report = retailer.once();
+    assert_eq!((count(&report, "/sources/pos/unchanged"), count(&report, "/campaigns/warm-add/planned")), (3, 0));
+    let members = retailer.picture().members;
+    assert!(before.members.iter().all(|member| members.contains(member)), "ids outlive the keys");
+    assert_ne!(retailer.json(&["key", "export"])["key"], first["key"]);
+    assert_eq!(retailer.json(&["key", "export", "--version", "1"])["key"], first["key"]);
+    retailer.run(&["key", "export", "--version", "99"]).exits(2);
+    assert!(!KEY.is_empty());
+}
+
+#[test]
+fn after_a_rollback_a_run_comes_to_the_same() {
+    let mut retailer = two();
+    retailer.run(&["rollback"]).exits(2).says(&["no generation"]);
+    retailer.once();
+    let first = retailer.picture();
+    retailer.run(&["rollback"]).exits(2).says(&["no such generation", "generation 1"]);
+    retailer.write("pos.csv", &export([row("C2", "13800138002", "乙乙", "S2"), row("C3", "13800138003", "丙", "S2")]));
+    let second_report = retailer.once();
+    let second = retailer.picture();
+    let back = retailer.json(&["rollback"]);
+    assert_eq!((back["from"].clone(), back["to"].clone(), back["pulls_to_replay"].clone()), (json!(2), json!(1), json!(1)), "{back:#}");
+    let head = retailer.picture();
+    assert_eq!((&head.members, &head.records), (&first.members, &first.records));
+    assert_eq!(head.tasks, second.tasks, "what was sent was sent");
+    let again = retailer.once();
+    assert_eq!(again["generation"], 3, "a number is never used again");
+    assert_eq!(retailer.picture(), second);
+    assert_eq!(again["members"]["total"], second_report["members"]["total"]);
+    // Also where the file has gone on meanwhile, and to a generation that is named.
+    retailer.json(&["rollback", "--to", "1"]);
+    retailer.run(&["rollback", "--to", "77"]).exits(2).says(&["there is no such generation"]);
+    retailer.write("pos.csv", &export([row("C3", "13800138003", "丙", "S2")]));
+    let report = retailer.once();
+    assert_eq!(count(&report, "/members/total"), 1);
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0, "nobody is greeted twice for a rollback");
+}
+
+#[test]
+fn two_runs_at_once_and_a_clean_end() {
+    let retailer = two();
+    let mut daemon = retailer.spawn(&["run"]);
+    let mut log = BufReader::new(daemon.stderr.take().expect("it is piped"));
+    let mut said = String::new();
+    while !said.contains("ready") {
+        assert!(log.read_line(&mut said).expect("the log can be read") > 0, "it ended before it was ready\n{said}");
+    }
+    let pid = daemon.id().to_string();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a host has a name");
+    for args in [&["once"][..], &["rollback"], &["key", "rotate"], &["campaigns", "retire", "x"], &["run"]] {
+        retailer.run(args).exits(3).says(&[&format!("process {pid} on {}, since 20", host.trim()), "another run"]);
+    }
+    // What only reads, and the plain transactions of the ledger, work beside it.
+    assert_eq!(retailer.json(&["status"])["held_by"]["pid"].to_string(), pid);
+    retailer.json(&["suppress", "add", "13800138001"]);
+    retailer.json(&["tasks", "ls"]);
+    retailer.plan();
+    end({
+        let mut kill = Command::new("kill");
+        kill.args(["-TERM", &pid]);
+        kill
+    })
+    .exits(0);
+    log.read_to_string(&mut said).expect("the log can be read");
+    assert_eq!(daemon.wait().expect("it ends").code(), Some(0), "{said}");
+    retailer.shows_no_phone(&said);
+    retailer.once();
+    assert_eq!(retailer.json(&["status"])["held_by"], Value::Null);
+}
+
+#[test]
+fn status_check_verify_and_plugins() {
+    let mut retailer = two();
+    let status = retailer.run(&["status"]).exits(0).stdout;
+    assert!(status.contains("reunion once"), "{status}");
+    retailer.run(&["check"]).exits(0);
+    let checked = retailer.json(&["check", "--connect"]);
+    assert_eq!((checked["ok"].clone(), checked["connected"].clone()), (json!(true), json!(true)));
+    assert!(!retailer.path("out").exists(), "a check changes nothing");
+    retailer.once();
+    let status = retailer.json(&["status"]);
+    assert_eq!((status["generation"].clone(), status["runs"][0]["exit"].clone()), (json!(1), json!(0)), "{status:#}");
+    assert_eq!(status["sources"][0]["source"], "pos");
+    assert_eq!(status["tasks"][0]["tasks"], 2);
+    assert!(status["plugins"].as_array().is_some_and(|plugins| plugins.iter().all(|plugin| plugin["ok"] == true)), "{status:#}");
+    assert_eq!(retailer.json(&["verify"]), json!({ "generation": 1, "damages": [] }));
+    let plugins = retailer.json(&["plugins", "ls"]);
+    assert!(plugins.as_array().is_some_and(|plugins| plugins.iter().any(|plugin| plugin["name"] == "file" && plugin["kind"] == "channel")), "{plugins:#}");
+    let shown = retailer.run(&["plugins", "show", "file", "--kind", "source"]).exits(0).stdout;
+    assert!(shown.contains("settle_secs"), "{shown}");
+    retailer.run(&["plugins", "show", "fiel"]).exits(2).says(&["plugins ls"]);
+    // Several pipelines to choose from, and one that is none.
+    retailer.run(&["once", "--pipeline", "nightly"]).exits(2).says(&["there is no pipeline `nightly`", "daily"]);
+    retailer.edit_config("[pipelines.daily]", "[pipelines.weekly]\nsources = [\"pos\"]\n[pipelines.daily]");
+    retailer.once_with(&[]).exits(2).says(&["--pipeline", "daily", "weekly"]);
+    retailer.once_with(&["--pipeline", "weekly"]).exits(0);
+    retailer.once_with(&["--pipeline", "daily", "--accept", "till"]).exits(2).says(&["`till`"]);
+}
+
+#[test]
+fn a_wrong_config_changes_nothing() {
+    let mut retailer = two();
+    retailer.once();
+    let before = contents(&retailer.path("state/people"));
+    for (from, to, said) in [
+        ("audience = \"phone_only and dormant\"", "audience = \"phone_only and dormnat\"", "dormnat"),
+        ("plugin = \"file\"", "plugin = \"fiel\"", "fiel"),
+        ("holdout = 0.0", "holdout = 0.0\nmessage = \"{{ nmae }}\"", "nmae"),
+        ("holdout = 0.0", "holdout = 2.0", "holdout"),
+        ("settle_secs = 0", "setle_secs = 0", "setle_secs"),
+    ] {
+        retailer.edit_config(from, to);
+        for args in [&["check", "--connect"][..], &["once"], &["plan"]] {
+            retailer.run(args).exits(2).says(&[said, "reunion.toml:"]);
+        }
+        retailer.edit_config(to, from);
+    }
+    assert_eq!(contents(&retailer.path("state/people")), before);
+    assert_eq!(retailer.json(&["status"])["generation"], 1);
+}
