@@ -128,7 +128,8 @@ fn a_mapped_column_that_is_gone_is_named() {
 
 #[test]
 fn one_source_that_fails_does_not_hold_up_the_other() {
-    let (retailer, _) = Retailer::generated(&reunion_integration_tests::generator::Plan { rows: 300, seed: 3, stores: 2, changed: 0.0, unreadable: false });
+    let (retailer, _) =
+        Retailer::generated(&reunion_integration_tests::generator::Plan { rows: 300, seed: 3, stores: 2, changed: 0.0, unreadable: false });
     retailer.once();
     fs::remove_file(retailer.path("till.csv")).expect("it is there");
     let report = retailer.once_with(&[]).exits(4).json();
@@ -157,7 +158,10 @@ fn values_that_do_not_fit_are_counted_and_the_row_stays() {
 fn a_declared_type_is_fixed_at_the_first_commit() {
     let rows = |size: &str| format!("{HEADER},size\n{},{size}\n", good(1));
     let mut retailer = Retailer::by_hand(&rows("38"));
-    retailer.edit_config("[sources.pos.with]", "[sources.pos.columns]\nshoe_size = { from = \"size\", type = \"integer\" }\n[sources.pos.with]");
+    retailer.edit_config(
+        "[sources.pos.with]",
+        "[sources.pos.columns]\nshoe_size = { from = \"size\", type = \"integer\" }\n[sources.pos.with]",
+    );
     retailer.once();
     retailer.edit_config("type = \"integer\"", "type = \"text\"");
     let said = failure(retailer.once_with(&[]));
@@ -211,7 +215,8 @@ fn a_damaged_generation_stops_the_run_and_says_what_to_do() {
         damage(&file);
         let verified = retailer.run(&["verify"]).exits(3);
         // A manifest that is not the one that the ledger knows is as good as none: its folder is named.
-        let name = if part == "manifest-" { "generations/000000000001".into() } else { file.file_name().expect("a name").to_string_lossy() };
+        let name =
+            if part == "manifest-" { "generations/000000000001".into() } else { file.file_name().expect("a name").to_string_lossy() };
         assert!(format!("{}{}", verified.stdout, verified.stderr).contains(&*name), "{name}: {verified:?}");
         let refused = retailer.once_with(&[]);
         assert_eq!(refused.code, 3, "{part}: {refused:?}");
@@ -237,7 +242,11 @@ fn a_ledger_that_is_none_is_told() {
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(retailer.path(&format!("state/ledger.sqlite{suffix}")));
     }
-    fs::write(retailer.path("state/ledger.sqlite"), b"this is no database at all, and longer than a header of one hundred bytes, as SQLite looks at it first").expect("it can be written");
+    fs::write(
+        retailer.path("state/ledger.sqlite"),
+        b"this is no database at all, and longer than a header of one hundred bytes, as SQLite looks at it first",
+    )
+    .expect("it can be written");
     let failed = retailer.once_with(&[]);
     assert!(failed.code == 1 || failed.code == 3, "{failed:?}");
     failed.says(&["ledger"]);
@@ -249,7 +258,8 @@ fn may_mount() -> bool {
     let may = probe.is_ok_and(|output| output.status.success());
     if !may {
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "not tested: file systems cannot be mounted here, so neither full nor read-only ones can be made");
+        let _ =
+            writeln!(std::io::stderr(), "not tested: file systems cannot be mounted here, so neither full nor read-only ones can be made");
     }
     may
 }
@@ -269,7 +279,8 @@ fn a_full_disk_costs_nothing_committed() {
         return;
     }
     // Enough rows for megabytes, and a state that has room for a part of them.
-    let rows = (0..20_000).map(|at| row(&format!("C{at:06}"), &format!("139{:08}", 20_200_000 + at), &format!("名字很长的会员第{at}位"), "S1"));
+    let rows =
+        (0..20_000).map(|at| row(&format!("C{at:06}"), &format!("139{:08}", 20_200_000 + at), &format!("名字很长的会员第{at}位"), "S1"));
     let mut retailer = Retailer::by_hand(&export(ten()));
     retailer.once();
     let before = retailer.picture();

@@ -31,7 +31,8 @@ fn every_reason_for_quarantine_is_counted_and_explained() {
         ("13977777777", Reason::PhoneRepeated),
         ("无", Reason::PhoneInvalid),
     ];
-    let rows = cells.iter().enumerate().flat_map(|(at, (cell, _))| (0..=at % 3).map(move |copy| row(&format!("C{at}-{copy}"), cell, "名", "S1")));
+    let rows =
+        cells.iter().enumerate().flat_map(|(at, (cell, _))| (0..=at % 3).map(move |copy| row(&format!("C{at}-{copy}"), cell, "名", "S1")));
     let shared = (0..6).map(|at| row(&format!("D{at}"), "13800138009", "柜台", "S1"));
     let retailer = Retailer::by_hand(&export(rows.chain(shared)));
     let report = retailer.once();
@@ -51,17 +52,16 @@ fn every_reason_for_quarantine_is_counted_and_explained() {
 #[test]
 fn explain_tells_where_each_value_comes_from() {
     let old = row("C1", "13800138001", "王老", "S1");
-    let new = row("C2", "+86 138-0013-8001", "王新", "S2").replace("2025-01-02T03:04:05Z,2,300.00", "2025-03-04T05:06:07Z,1,50.50").replacen(
-        "2025-01-02T03:04:05Z",
-        "2025-03-04T05:06:07Z",
-        1,
-    );
+    let new = row("C2", "+86 138-0013-8001", "王新", "S2")
+        .replace("2025-01-02T03:04:05Z,2,300.00", "2025-03-04T05:06:07Z,1,50.50")
+        .replacen("2025-01-02T03:04:05Z", "2025-03-04T05:06:07Z", 1);
     let retailer = Retailer::by_hand(&export([old, new, row("C3", "13800138003", "丙", "S1")]));
     retailer.once();
     let explained = retailer.json(&["explain", "13800138001"]);
     assert_eq!(explained["records"].as_array().map(Vec::len), Some(2), "{explained:#}");
     let member = &explained["members"][0];
-    let columns: BTreeMap<&str, &Value> = member["columns"].as_array().expect("columns").iter().map(|column| (column["column"].as_str().expect("a name"), column)).collect();
+    let columns: BTreeMap<&str, &Value> =
+        member["columns"].as_array().expect("columns").iter().map(|column| (column["column"].as_str().expect("a name"), column)).collect();
     assert_eq!(columns["store"]["value"], "S2");
     assert_eq!(columns["store"]["from"], json!(["pos C2"]));
     assert_eq!(columns["total_spent"]["value"].as_str().map(|value| value.trim_end_matches('0')), Some("350.5"));
@@ -87,7 +87,11 @@ fn a_member_who_was_merged_is_found_under_both_ids() {
     let mut retailer = Retailer::by_hand(&format!("{header}{one},\n{two},u2\n"));
     retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\n\n[tags.dormant]");
     retailer.once();
-    let ids: Vec<String> = retailer.query("select member_id from records order by record_id").iter().map(|row| row["member_id"].as_str().expect("an id").to_owned()).collect();
+    let ids: Vec<String> = retailer
+        .query("select member_id from records order by record_id")
+        .iter()
+        .map(|row| row["member_id"].as_str().expect("an id").to_owned())
+        .collect();
     assert_ne!(ids[0], ids[1]);
     retailer.write("pos.csv", &format!("{header}{one},u2\n{two},u2\n"));
     let report = retailer.once();
@@ -100,7 +104,8 @@ fn a_member_who_was_merged_is_found_under_both_ids() {
     retailer.write("pos.csv", &format!("{header}{one},\n{two},u2\n"));
     let report = retailer.once();
     assert_eq!(count(&report, "/members/total"), 2);
-    let after: Vec<_> = retailer.query("select member_id from members").iter().map(|row| row["member_id"].as_str().expect("an id").to_owned()).collect();
+    let after: Vec<_> =
+        retailer.query("select member_id from members").iter().map(|row| row["member_id"].as_str().expect("an id").to_owned()).collect();
     assert!(after.contains(&stays) && !after.contains(gone), "{after:?}, {gone} was given away");
     // Nobody is greeted twice for it: a touch belongs to the phone.
     assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0);
@@ -114,8 +119,17 @@ fn query_reads_and_never_writes() {
     let rows = retailer.query("select store, count(*) as members from members group by store order by store");
     assert_eq!(rows, [json!({ "store": "S1", "members": 1 }), json!({ "store": "S2", "members": 1 })]);
     assert_eq!(retailer.query("select count(*) as n from tasks t join touches u on t.task_id = u.task_id"), [json!({ "n": 2 })]);
-    assert_eq!(retailer.query("select dormant, record_count from members where store = 'S1'"), [json!({ "dormant": true, "record_count": 1 })]);
-    for sql in ["drop table members", "insert into members select * from members", "create table x as select 1", "copy members to '/tmp/x'", "select 1; select 2"] {
+    assert_eq!(
+        retailer.query("select dormant, record_count from members where store = 'S1'"),
+        [json!({ "dormant": true, "record_count": 1 })]
+    );
+    for sql in [
+        "drop table members",
+        "insert into members select * from members",
+        "create table x as select 1",
+        "copy members to '/tmp/x'",
+        "select 1; select 2",
+    ] {
         retailer.run(&["query", sql]).exits(2);
     }
     retailer.run(&["query", "select stoer from members"]).exits(2).says(&["stoer"]);
@@ -185,7 +199,10 @@ fn a_campaign_that_vanished_must_be_accounted_for() {
 #[test]
 fn a_source_that_vanished_must_be_accounted_for() {
     let mut retailer = two();
-    retailer.edit_config("[tags.dormant]", "[sources.web]\nplugin = \"file\"\n[sources.web.with]\npath = \"web.csv\"\nsettle_secs = 0\n\n[tags.dormant]");
+    retailer.edit_config(
+        "[tags.dormant]",
+        "[sources.web]\nplugin = \"file\"\n[sources.web.with]\npath = \"web.csv\"\nsettle_secs = 0\n\n[tags.dormant]",
+    );
     retailer.edit_config("sources = [\"pos\"]", "sources = [\"pos\", \"web\"]");
     retailer.write("web.csv", &export([row("W1", "13800138001", "甲", "S1"), row("W2", "13800138003", "丙", "S1")]));
     assert_eq!(count(&retailer.once(), "/members/total"), 3);
@@ -234,7 +251,10 @@ fn keys_are_made_rotated_and_exported() {
     // A new data key: old files are read under the old one, ids stay.
     assert_eq!(retailer.json(&["key", "rotate"])["data_key_version"], 2);
     assert_eq!(retailer.picture(), before);
-    retailer.write("pos.csv", &export([row("C1", "13800138001", "甲", "S1"), row("C2", "13800138002", "乙", "S2"), row("C3", "13800138003", "丙", "S2")]));
+    retailer.write(
+        "pos.csv",
+        &export([row("C1", "13800138001", "甲", "S1"), row("C2", "13800138002", "乙", "S2"), row("C3", "13800138003", "丙", "S2")]),
+    );
     assert_eq!(count(&retailer.once(), "/members/new"), 1);
     // A new master key: the old one opens nothing any more.
     retailer.json(&["key", "rotate", "--master", new_key]);
@@ -327,7 +347,10 @@ fn status_check_verify_and_plugins() {
     assert!(status["plugins"].as_array().is_some_and(|plugins| plugins.iter().all(|plugin| plugin["ok"] == true)), "{status:#}");
     assert_eq!(retailer.json(&["verify"]), json!({ "generation": 1, "damages": [] }));
     let plugins = retailer.json(&["plugins", "ls"]);
-    assert!(plugins.as_array().is_some_and(|plugins| plugins.iter().any(|plugin| plugin["name"] == "file" && plugin["kind"] == "channel")), "{plugins:#}");
+    assert!(
+        plugins.as_array().is_some_and(|plugins| plugins.iter().any(|plugin| plugin["name"] == "file" && plugin["kind"] == "channel")),
+        "{plugins:#}"
+    );
     let shown = retailer.run(&["plugins", "show", "file", "--kind", "source"]).exits(0).stdout;
     assert!(shown.contains("settle_secs"), "{shown}");
     retailer.run(&["plugins", "show", "fiel"]).exits(2).says(&["plugins ls"]);
@@ -337,6 +360,55 @@ fn status_check_verify_and_plugins() {
     retailer.once_with(&[]).exits(2).says(&["--pipeline", "daily", "weekly"]);
     retailer.once_with(&["--pipeline", "weekly"]).exits(0);
     retailer.once_with(&["--pipeline", "daily", "--accept", "till"]).exits(2).says(&["`till`"]);
+}
+
+#[test]
+fn no_phone_is_shown_whatever_column_it_stands_in_and_however_much_is_logged() {
+    let text = export([row("13800138001", "13800138001", "13800138001", "S1"), row("13800138002", "1380013800", "13800138002", "S1")]);
+    let mut retailer = Retailer::by_hand(&text);
+    retailer.edit_config("holdout = 0.0", "holdout = 0.0\nmessage = \"{{ name }}\"");
+    retailer.edit_config("[pipelines.daily]", "[log]\nlevel = \"trace\"\n\n[pipelines.daily]");
+    // A row without a header before it is an error of the source; it does not say what the row holds.
+    retailer.write("pos.csv", text.split_once('\n').expect("a header").1);
+    retailer.once_with(&[]).exits(4);
+    retailer.write("pos.csv", &text);
+    let once = retailer.once_with(&[]).exits(0);
+    assert!(once.stderr.contains("TRACE") || once.stderr.contains("DEBUG"), "{}", once.stderr);
+    let task = retailer.json(&["tasks", "ls"])[0]["task_id"].as_str().expect("an id").to_owned();
+    let member = retailer.query("select member_id from members")[0]["member_id"].as_str().expect("an id").to_owned();
+    fs::write(
+        retailer.path("returned/a.csv"),
+        format!("task_id,result,note\n{task},13800138001,13800138001\n{task},do_not_call,13800138001\n"),
+    )
+    .expect("a file can be written");
+    retailer.once();
+    // `run` and `json` search what is printed.
+    for args in
+        [&["plan"][..], &["status"], &["check", "--connect"], &["verify"], &["tasks", "ls"], &["tasks", "show", &task], &["suppress", "ls"]]
+    {
+        retailer.run(args).exits(0);
+        retailer.json(args);
+    }
+    for who in ["13800138001", "1380013800", &member] {
+        retailer.run(&["explain", who]);
+        retailer.run(&["explain", who, "--format", "json"]);
+    }
+    retailer.run(&["query", "select cast(name as bigint) / 0 from members"]);
+    retailer.run(&["query", "select 1 from members where phone = 13800138001 and"]);
+    retailer.run(&["suppress", "add", "13800138001 13800138002"]).exits(2);
+}
+
+#[test]
+fn two_runs_started_together_do_the_work_of_one() {
+    let rows = (0..300).map(|at| row(&format!("C{at}"), &format!("1380013{at:04}"), "名", "S1"));
+    let mut retailer = Retailer::by_hand(&export(rows));
+    retailer.edit_config("holdout = 0.0", "holdout = 0.0\nper_store_per_day_max = 1000");
+    let now = retailer.now();
+    let runs: Vec<_> = (0..3).map(|_| retailer.spawn(&["once", "--now", &now])).collect();
+    let codes: Vec<_> = runs.into_iter().map(|run| run.wait_with_output().expect("it ends").status.code()).collect();
+    assert!(codes.contains(&Some(0)) && codes.iter().all(|code| matches!(code, Some(0 | 3))), "{codes:?}");
+    let picture = retailer.picture();
+    assert_eq!((picture.members.len(), picture.tasks.len(), picture.listed.len()), (300, 300, 300));
 }
 
 #[test]

@@ -40,7 +40,11 @@ fn consent_is_asked_where_the_channel_needs_it() {
         (8, "granted,2026-06-01T00:00:00Z,form-8"),
         (8, "withdrawn,,"),
     ];
-    let cards: String = more.iter().enumerate().map(|(at, (who, cells))| format!("{},{cells}\n", row(&format!("D{at}"), &phone(*who), "名", "S1"))).collect();
+    let cards: String = more
+        .iter()
+        .enumerate()
+        .map(|(at, (who, cells))| format!("{},{cells}\n", row(&format!("D{at}"), &phone(*who), "名", "S1")))
+        .collect();
     let mut retailer = Retailer::by_hand(&format!("{header}{text}{cards}"));
     retailer.edit_config("return_dir = \"returned\"\n", "consent = \"sms\"\n");
     let report = retailer.once();
@@ -51,10 +55,15 @@ fn consent_is_asked_where_the_channel_needs_it() {
     assert_eq!(listed, BTreeSet::from([phone(0), phone(2), phone(7)]));
     assert_eq!(decision(&retailer, &phone(8)), "no_consent");
     // Who withdraws afterwards is not contacted by the next campaign.
-    let text = format!("{header}{text}{cards}").replace("form-1", "").replace("granted,2025-05-01T00:00:00Z,\n", "withdrawn,2026-01-01T00:00:00Z,\n");
+    let text = format!("{header}{text}{cards}")
+        .replace("form-1", "")
+        .replace("granted,2025-05-01T00:00:00Z,\n", "withdrawn,2026-01-01T00:00:00Z,\n");
     retailer.write("pos.csv", &text);
     retailer.once();
-    assert_eq!(retailer.query("select sms_consent from members where record_count = 1 and phone = '8613800130000'"), [json!({ "sms_consent": "withdrawn" })]);
+    assert_eq!(
+        retailer.query("select sms_consent from members where record_count = 1 and phone = '8613800130000'"),
+        [json!({ "sms_consent": "withdrawn" })]
+    );
 }
 
 #[test]
@@ -143,7 +152,9 @@ fn suppressed_phones_are_left_alone() {
 
 #[test]
 fn stores_are_not_flooded_and_the_best_come_first() {
-    let rows = (0..30).map(|at| row(&format!("C{at}"), &phone(at), "名", if at % 3 == 0 { "S2" } else { "S1" }).replace("300.00", &format!("{}.00", 100 + at)));
+    let rows = (0..30).map(|at| {
+        row(&format!("C{at}"), &phone(at), "名", if at % 3 == 0 { "S2" } else { "S1" }).replace("300.00", &format!("{}.00", 100 + at))
+    });
     let mut retailer = Retailer::by_hand(&export(rows));
     retailer.edit_config("holdout = 0.0", "holdout = 0.0\nper_store_per_day_max = 4");
     let report = retailer.once();

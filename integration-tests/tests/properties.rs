@@ -95,7 +95,8 @@ impl Shop {
     fn add(&mut self) {
         let (phone, unionid) = (self.phone(), self.unionid());
         let name = ["甲", "乙", "丙", ""][self.dice.below(4)].to_owned();
-        let (orders, day) = (self.dice.below(5).to_string(), format!("2025-0{}-1{}T00:00:00Z", 1 + self.dice.below(9), self.dice.below(10)));
+        let (orders, day) =
+            (self.dice.below(5).to_string(), format!("2025-0{}-1{}T00:00:00Z", 1 + self.dice.below(9), self.dice.below(10)));
         self.rows.insert(self.next, [phone, name, unionid, orders, day]);
         self.next += 1;
     }
@@ -150,7 +151,10 @@ fn history_leaves_no_trace_but_ids_and_touches() {
     for seed in [7, 8] {
         let mut shop = Shop::new(seed);
         let config = |retailer: &mut Retailer| {
-            retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\nshared_phone = { cards_max = 3 }\n\n[tags.dormant]");
+            retailer.edit_config(
+                "[tags.dormant]",
+                "[identity]\nkeys = [\"phone\", \"unionid\"]\nshared_phone = { cards_max = 3 }\n\n[tags.dormant]",
+            );
             retailer.edit_config("holdout = 0.0", "holdout = 0.2");
         };
         let mut retailer = Retailer::by_hand(&shop.export());

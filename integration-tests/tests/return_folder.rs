@@ -9,7 +9,8 @@ const PHONES: [&str; 6] = ["13800138001", "13800138002", "13800138003", "1380013
 
 /// Six members and their tasks, handed out in two lists; a second touch is allowed after a month.
 fn handed_out() -> Retailer {
-    let rows = PHONES.iter().enumerate().map(|(at, phone)| row(&format!("C{at}"), phone, &format!("名{at}"), if at < 3 { "S1" } else { "S2" }));
+    let rows =
+        PHONES.iter().enumerate().map(|(at, phone)| row(&format!("C{at}"), phone, &format!("名{at}"), if at < 3 { "S1" } else { "S2" }));
     let mut retailer = Retailer::by_hand(&export(rows));
     retailer.edit_config("holdout = 0.0", "holdout = 0.0\ntouches_max = 3\ngap_days = 30");
     assert_eq!(count(&retailer.once(), "/channels/store-list/sent"), 6);
@@ -30,7 +31,14 @@ fn give_back(retailer: &Retailer, name: &str, rows: &[(&str, &str, &str)]) {
 
 fn states(retailer: &Retailer) -> BTreeMap<String, (String, Value)> {
     let rows = retailer.query("select task_id, state, outcome from tasks where touch = 1");
-    rows.iter().map(|row| (row["task_id"].as_str().expect("an id").to_owned(), (row["state"].as_str().expect("a state").to_owned(), row["outcome"].clone()))).collect()
+    rows.iter()
+        .map(|row| {
+            (
+                row["task_id"].as_str().expect("an id").to_owned(),
+                (row["state"].as_str().expect("a state").to_owned(), row["outcome"].clone()),
+            )
+        })
+        .collect()
 }
 
 #[test]
@@ -41,7 +49,13 @@ fn results_become_links_suppressions_and_settled_tasks() {
     give_back(
         &retailer,
         "s1.csv",
-        &[(id(0), "added", "好"), (id(1), "Refused", ""), (id(2), "wrong number", "空号"), (id(3), "do_not_call", ""), (id(4), "", "later")],
+        &[
+            (id(0), "added", "好"),
+            (id(1), "Refused", ""),
+            (id(2), "wrong number", "空号"),
+            (id(3), "do_not_call", ""),
+            (id(4), "", "later"),
+        ],
     );
     let report = retailer.once();
     assert_eq!(count(&report, "/members/phone_only"), 5, "a member who was added is linked: {report:#}");
@@ -102,7 +116,11 @@ fn rows_that_fit_no_task_are_reported() {
     let retailer = handed_out();
     let ids = tasks(&retailer);
     let stranger = "00112233445566778899aabbccddeeff";
-    give_back(&retailer, "a.csv", &[(stranger, "added", ""), ("13800138002", "added", ""), (&ids[PHONES[0]], "perhaps", ""), (&ids[PHONES[1]], "added", "")]);
+    give_back(
+        &retailer,
+        "a.csv",
+        &[(stranger, "added", ""), ("13800138002", "added", ""), (&ids[PHONES[0]], "perhaps", ""), (&ids[PHONES[1]], "added", "")],
+    );
     std::fs::write(retailer.path("returned/photo.jpg"), b"\xff\xd8\xff\xe0").expect("a file can be written");
     let lists = contents(&retailer.path("returned"));
     let report = retailer.once();
