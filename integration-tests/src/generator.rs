@@ -103,7 +103,7 @@ impl Random {
     }
 
     pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (u128::from(self.next()) * limit as u128 >> 64) as usize
+        ((u128::from(self.next()) * limit as u128) >> 64) as usize
     }
 
     pub(crate) fn chance(&mut self, share: f64) -> bool {
@@ -173,7 +173,7 @@ pub fn make(plan: &Plan) -> Made {
 
 /// Whether a person's later cards are on a new number, tied to the old one by the unionid alone.
 fn moves(who: usize) -> bool {
-    who % 41 == 0
+    who.is_multiple_of(41)
 }
 
 /// Adds the cards that the last cashier's number lacks to be on too many.

@@ -203,8 +203,8 @@ fn damage(path: &Path) {
 }
 
 fn newest_file(retailer: &Retailer, folder: &str, part: &str) -> std::path::PathBuf {
-    let files = contents(&retailer.path(folder)).into_keys();
-    files.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part))).next_back().expect("such a file")
+    let mut files = contents(&retailer.path(folder)).into_keys();
+    files.rfind(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part))).expect("such a file")
 }
 
 #[test]

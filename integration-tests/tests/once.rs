@@ -225,6 +225,9 @@ fn rows_that_vanish_are_taken_out() {
     assert_eq!(partition(&retailer.picture()), partition(&fresh.picture()));
 }
 
+/// Writes an export in some form.
+type Write<'a> = &'a dyn Fn(&Retailer);
+
 #[test]
 fn the_form_of_an_export_does_not_matter() {
     let (retailer, made) = Retailer::generated(&SMALL);
@@ -248,7 +251,7 @@ fn the_form_of_an_export_does_not_matter() {
     let columns_reversed = rewritten(&|rows| rows.iter_mut().for_each(|row| row.reverse()));
     let rows_reversed = rewritten(&|rows| rows[1..].reverse());
     let crlf = String::from_utf8(rewritten(&|_| ())).expect("text").replace('\n', "\r\n");
-    let forms: [(&str, &dyn Fn(&Retailer)); 6] = [
+    let forms: [(&str, Write<'_>); 6] = [
         ("UTF-8 for GB18030", &utf8),
         ("a byte order mark", &bom),
         ("GB18030 for UTF-8", &gb18030),
