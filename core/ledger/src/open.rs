@@ -134,6 +134,14 @@ async fn open_sqlite(path: &Path, opened: impl Fn(sqlx::Error) -> LedgerError) -
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            // On a full disk SQLite ends a transaction by itself, and the connection, which does not know,
+            // would refuse every later one. The ping waits until a rollback has been tried.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
     };
     // 64 MiB of pages, so that the indexes stay in memory while a run's tasks are inserted.
     let write = pool(1).connect_with(options.clone().pragma("cache_size", "-65536")).await.map_err(&opened)?;
@@ -190,7 +198,25 @@ fn instance(keys: &KeyRing) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use reunion_keys::MasterKey;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_does_no_harm_once_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keys, _) = KeyRing::create(&MasterKey::from_hex(&"1".repeat(64)).unwrap()).unwrap();
+        let ledger = Ledger::open(&Location::Sqlite(folder.path().join("ledger.sqlite")), Arc::new(keys)).await.unwrap();
+        let mut tx = ledger.store.write("fill the disk").await.unwrap();
+        tx.execute("create table filler (bytes blob)", args![]).await.unwrap();
+        tx.execute("pragma max_page_count = 1", args![]).await.unwrap();
+        let error = tx.execute("insert into filler values (zeroblob(1000000))", args![]).await.unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("full"), "{error}");
+        drop(tx);
+        let mut tx = ledger.store.write("go on").await.unwrap();
+        tx.execute("create table filler (bytes blob)", args![]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
 
     #[test]
     fn a_location_shows_no_password() {
