@@ -217,3 +217,38 @@ fn a_campaign_that_is_off_plans_nothing() {
     retailer.edit_config("enabled = false", "enabled = true");
     assert_eq!(count(&retailer.once(), "/campaigns/warm-add/planned"), 2);
 }
+
+#[test]
+fn on_a_merge_the_control_group_wins() {
+    // Forty people with two cards each, on two numbers, whom nothing ties together yet.
+    let header = format!("{HEADER},unionid\n");
+    let card = |who: usize, card: usize, unionid: &str| {
+        format!("{},{unionid}\n", row(&format!("C{who}-{card}"), &phone(who * 2 + card), "名", "S1"))
+    };
+    let export = |tied: bool| -> String {
+        let rows = (0..80).map(|at| card(at / 2, at % 2, &if tied { format!("u{}", at / 2) } else { String::new() }));
+        format!("{header}{}", rows.collect::<String>())
+    };
+    let mut retailer = Retailer::by_hand(&export(false));
+    retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\n\n[tags.dormant]");
+    retailer.edit_config("holdout = 0.0", "holdout = 0.4\ntouches_max = 2\ngap_days = 7\nper_store_per_day_max = 1000");
+    retailer.once();
+    let touched = |retailer: &Retailer, touch: u64| -> BTreeSet<String> {
+        let ids = retailer.query(&format!("select task_id from tasks where touch = {touch}"));
+        let ids: BTreeSet<&str> = ids.iter().filter_map(|row| row["task_id"].as_str()).collect();
+        let rows = retailer.work_lists().into_iter().flat_map(|list| list.rows);
+        rows.filter(|row| ids.contains(row["task_id"].as_str())).map(|row| row["phone"].clone()).collect()
+    };
+    let first = touched(&retailer, 1);
+    let control = |who: usize| [0, 1].iter().any(|card| !first.contains(&phone(who * 2 + card)));
+    let in_control = (0..40).filter(|who| control(*who)).count() as u64;
+    assert!((10..38).contains(&in_control), "{in_control} of 40 have a number in the control group");
+    retailer.pass_days(8);
+    retailer.write("pos.csv", &export(true));
+    let report = retailer.once();
+    assert_eq!((count(&report, "/members/merged"), count(&report, "/members/total")), (40, 40));
+    assert_eq!(count(&report, "/campaigns/warm-add/held_out"), in_control, "{report:#}");
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 40 - in_control);
+    let second = touched(&retailer, 2);
+    assert!((0..40).filter(|who| control(*who)).all(|who| [0, 1].iter().all(|card| !second.contains(&phone(who * 2 + card)))));
+}

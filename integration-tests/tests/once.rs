@@ -405,3 +405,62 @@ fn an_incremental_source_reads_each_file_once_and_decides_old_rows_anew() {
     assert_eq!(counts, [2, 1, 1], "{report:#}");
     assert_eq!(retailer.query("select name from members where phone = '8613800138002'"), [json!({ "name": "新" })]);
 }
+
+#[test]
+fn pipelines_share_the_members_and_keep_to_their_campaigns() {
+    let mut retailer = Retailer::by_hand(&export([row("P1", "13800138001", "甲", "S1")]));
+    let more = "[sources.web]\nplugin = \"file\"\n[sources.web.with]\npath = \"web.csv\"\nsettle_secs = 0\n\n\
+         [campaigns.second]\naudience = \"phone_only and record_count > 1\"\nchannel = \"store-list\"\nholdout = 0.0\n\n\
+         [pipelines.web]\nsources = [\"web\"]\ncampaigns = [\"second\"]\n\n[tags.dormant]";
+    retailer.edit_config("[tags.dormant]", more);
+    retailer.write("web.csv", &export([row("W1", "13800138001", "甲", "S1"), row("W2", "13800138002", "乙", "S1")]));
+    let once = |retailer: &Retailer, pipeline: &str| {
+        let report = retailer.once_with(&["--pipeline", pipeline]).exits(0).json();
+        assert_sums(&report);
+        report
+    };
+    let report = once(&retailer, "daily");
+    assert_eq!((count(&report, "/members/total"), count(&report, "/campaigns/warm-add/planned")), (1, 1));
+    assert!(report["sources"]["web"].is_null() && report["campaigns"]["second"].is_null());
+    // The other source joins, what the first brought stays, and its file is not read.
+    std::fs::remove_file(retailer.path("pos.csv")).expect("it is there");
+    let report = once(&retailer, "web");
+    assert_eq!((count(&report, "/members/total"), count(&report, "/campaigns/second/planned")), (2, 1), "{report:#}");
+    assert!(report["campaigns"]["warm-add"].is_null());
+    assert_eq!(retailer.query("select record_id from records order by record_id"), ["P1", "W1", "W2"].map(|id| json!({ "record_id": id })));
+    retailer.write("pos.csv", &export([row("P1", "13800138001", "甲", "S1")]));
+    let report = once(&retailer, "daily");
+    assert_eq!((count(&report, "/sources/pos/unchanged"), count(&report, "/campaigns/warm-add/planned")), (1, 1), "W2 is dormant too");
+    // What one pipeline has not read for days holds up whom it knows, and nobody else.
+    retailer.pass_days(3);
+    retailer.write("pos.csv", &export([row("P1", "13800138001", "甲", "S1"), row("P3", "13800138003", "丙", "S1")]));
+    retailer.edit_config(
+        "[campaigns.warm-add]",
+        "[campaigns.third]\naudience = \"dormant\"\nchannel = \"store-list\"\nholdout = 0.0\n[campaigns.warm-add]",
+    );
+    retailer.edit_config("campaigns = [\"warm-add\"]", "campaigns = [\"warm-add\", \"third\"]");
+    let report = once(&retailer, "daily");
+    assert_eq!(report["campaigns"]["third"]["deferred"], json!({ "stale": 2 }), "{report:#}");
+    assert_eq!(count(&report, "/campaigns/third/planned"), 1);
+}
+
+#[test]
+fn days_are_cut_in_the_timezone_of_the_config() {
+    // A second before midnight in Shanghai, midnight, and midnight as the till writes it.
+    let at = |id: &str, phone: &str, moment: &str| row(id, phone, "名", "S1").replace("2025-01-02T03:04:05Z,2,", &format!("{moment},2,"));
+    let rows = [
+        at("1", "13800138001", "2026-03-25T15:59:59Z"),
+        at("2", "13800138002", "2026-03-25T16:00:00Z"),
+        at("3", "13800138003", "2026-03-26 00:00:00"),
+    ];
+    let mut retailer = Retailer::by_hand(&export(rows));
+    // Half past midnight of the 22nd there, while it is the 21st in UTC.
+    retailer.now_secs += 2 * 3_600 + 1_000;
+    retailer.touch("pos.csv");
+    let report = retailer.once();
+    assert!(report["clock"].as_str().is_some_and(|clock| clock.starts_with("2026-09-22T00:30:00+08:00")), "{report:#}");
+    let days = retailer.query("select record_count, days_since_last_order as days from members order by phone");
+    assert_eq!(days.iter().map(|row| row["days"].clone()).collect::<Vec<_>>(), [json!(181), json!(180), json!(180)]);
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 1);
+    assert_eq!(retailer.work_lists()[0].place, "S1/2026-09-22-RUN.csv");
+}
