@@ -4,4 +4,5 @@
 pub mod dump;
 pub mod generator;
 pub mod harness;
+pub mod powercut;
 pub mod scenario;
