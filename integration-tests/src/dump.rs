@@ -16,7 +16,7 @@ use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use reunion_generations::{GenerationRef, People, StateDir, open_or_create_keys};
 use reunion_keys::MasterKey;
-use reunion_ledger::{ComponentKind, Head, Ledger, Location, TaskFilter};
+use reunion_ledger::{ComponentKind, Head, Ledger, Location, RunState, TaskFilter};
 use reunion_model::TaskState;
 
 /// What went wrong while a state was read.
@@ -30,6 +30,10 @@ pub struct Dump {
     /// Promises that are broken, whatever an undisturbed run would give: a task that was handed out
     /// stands in no list or in two, half a file lies about, a file of the head is damaged.
     pub broken: Vec<String>,
+    /// Runs that committed a generation.
+    pub commits: usize,
+    /// The files of the head, relative to the folder of people's files.
+    pub files: BTreeSet<String>,
 }
 
 /// Differences that a message shows of each section.
@@ -41,18 +45,11 @@ impl Dump {
     /// # Errors
     /// Where the state has no head, or anything in it cannot be read.
     pub fn read(state: &Path, master_key: &str, out: &Path) -> Result<Self, Failed> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut dump = Self::default();
-        let dir = StateDir::create(state)?;
-        let keys = Arc::new(open_or_create_keys(&dir, &MasterKey::from_hex(master_key)?)?);
-        let people = People::new(dir, Arc::clone(&keys));
-        let handed_out = runtime.block_on(async {
-            let ledger = Ledger::open(&Location::Sqlite(state.join("ledger.sqlite")), keys).await?;
+        let handed_out = with_state(state, master_key, async |people, ledger| {
             let head = ledger.head().await?.ok_or("the state has no head")?;
             dump.people(&people, &head)?;
-            let handed_out = dump.ledger(&ledger).await?;
-            ledger.close().await;
-            Ok::<_, Failed>(handed_out)
+            dump.ledger(&ledger).await
         })?;
         dump.lists(out, &handed_out)?;
         for path in files(state)? {
@@ -74,6 +71,7 @@ impl Dump {
             self.broken.push(format!("the head is damaged: {damage:?}"));
         }
         let generation = people.open(&reference)?;
+        self.files = generation.manifest().files().map(|file| file.path.clone()).collect();
         let records = generation.sources().map(|source| format!("records/{source}"));
         let tables = ["members", "assignments", "tags", "forwards"].map(str::to_owned);
         for table in tables.into_iter().chain(records.collect::<Vec<_>>()) {
@@ -102,6 +100,12 @@ impl Dump {
         for campaign in ledger.components().await?.into_iter().filter(|component| component.kind == ComponentKind::Campaign) {
             for (contact, arm) in ledger.arms(&campaign.name).await? {
                 self.add("arms", format!("{} {contact} {arm:?}", campaign.name));
+            }
+        }
+        for run in ledger.runs(u32::MAX).await? {
+            self.commits += usize::from(run.generation.is_some());
+            if run.state == RunState::Running {
+                self.broken.push(format!("run {} is still called running", run.run_id));
             }
         }
         let facts = ledger.facts().await?;
@@ -180,6 +184,27 @@ impl Dump {
     }
 }
 
+/// The files of segments that were committed and are in no generation yet.
+///
+/// # Errors
+/// Where the state cannot be read.
+pub fn pending_files(state: &Path, master_key: &str) -> Result<Vec<String>, Failed> {
+    with_state(state, master_key, async |_, ledger| Ok(ledger.pending_files().await?))
+}
+
+/// Does something with the files of people and the ledger of a state.
+fn with_state<T>(state: &Path, master_key: &str, read: impl AsyncFnOnce(People, Ledger) -> Result<T, Failed>) -> Result<T, Failed> {
+    let dir = StateDir::create(state)?;
+    let keys = Arc::new(open_or_create_keys(&dir, &MasterKey::from_hex(master_key)?)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let ledger = Ledger::open(&Location::Sqlite(state.join("ledger.sqlite")), Arc::clone(&keys)).await?;
+        let result = read(People::new(dir, keys), ledger.clone()).await;
+        ledger.close().await;
+        result
+    })
+}
+
 /// Hands on each row of a batch as a line.
 fn rows(batch: &RecordBatch, mut add: impl FnMut(String)) -> Result<(), Failed> {
     let schema = batch.schema();
@@ -232,7 +257,7 @@ mod tests {
     fn differences_name_the_lines() {
         let dump = |tasks: &[&str]| {
             let lines = tasks.iter().map(|line| (*line).to_owned()).collect();
-            Dump { sections: BTreeMap::from([("tasks".to_owned(), lines)]), broken: Vec::new() }
+            Dump { sections: BTreeMap::from([("tasks".to_owned(), lines)]), ..Dump::default() }
         };
         assert_eq!(dump(&["a", "b"]).differences(&dump(&["a", "b"])), "");
         let text = dump(&["a", "c", "c"]).differences(&dump(&["a", "b"]));

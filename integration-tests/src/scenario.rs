@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::dump::{Dump, Failed};
+use crate::dump::{self, Dump, Failed};
 use crate::generator::{Encoding, Export, NOW_SECS, Plan, file, make};
 
 /// The master key of every scenario. It guards invented data.
@@ -188,8 +188,7 @@ impl Scenario {
         self.put(&self.folder.join("returned/list.csv"), &writer.into_inner()?, Day::Second)
     }
 
-    /// The command that runs a day's pipeline: `program` is a built `reunion` with the plugins beside it,
-    /// or `plugins` the folder that has them.
+    /// The command that runs a day's pipeline with a built `reunion`.
     pub fn once(&self, program: &Path, day: Day) -> Command {
         let mut command = Command::new(program);
         let now = match day {
@@ -216,6 +215,14 @@ impl Scenario {
     /// Where they cannot be read.
     pub fn dump(&self) -> Result<Dump, Failed> {
         Dump::read(&self.state(), MASTER_KEY, &self.out())
+    }
+
+    /// The files of segments that were committed and are in no generation yet.
+    ///
+    /// # Errors
+    /// Where the state cannot be read.
+    pub fn pending_files(&self) -> Result<Vec<String>, Failed> {
+        dump::pending_files(&self.state(), MASTER_KEY)
     }
 
     fn export(&self, day: Day) -> Result<(), Failed> {
