@@ -432,3 +432,42 @@ fn a_wrong_config_changes_nothing() {
     assert_eq!(contents(&retailer.path("state/people")), before);
     assert_eq!(retailer.json(&["status"])["generation"], 1);
 }
+
+#[test]
+fn old_generations_go_and_what_is_kept_stays_whole() {
+    let rows = |run: usize| {
+        (0..40).map(move |at| row(&format!("C{at}"), &format!("1380013{:04}", at + run), &format!("名{}", at * run % 7), "S1"))
+    };
+    let mut retailer = Retailer::by_hand(&export(rows(0)));
+    retailer.edit_config("dir = \"state\"\n", "dir = \"state\"\nkeep_generations = 2\n");
+    retailer.edit_config("holdout = 0.0", "holdout = 0.0\nper_store_per_day_max = 1000");
+    let mut pictures = Vec::new();
+    for run in 0..9 {
+        retailer.write("pos.csv", &export(rows(run)));
+        if run == 4 {
+            retailer.json(&["key", "rotate"]);
+        }
+        retailer.once();
+        assert_eq!(retailer.json(&["verify"])["damages"], json!([]), "run {run}");
+        pictures.push(retailer.picture());
+    }
+    let generations = fs::read_dir(retailer.path("state/people/generations")).expect("it is there").count();
+    assert!((2..=4).contains(&generations), "{generations} generations are kept");
+    // The one before is there for a rollback, and a run after it comes to where the last one was.
+    let back = retailer.json(&["rollback"]);
+    assert_eq!(back["to"], 8, "{back:#}");
+    assert_eq!(retailer.picture().members, pictures[7].members);
+    retailer.once();
+    assert_eq!(retailer.picture(), pictures[8]);
+    // The first is long gone, and is not gone back to.
+    let gone = retailer.run(&["rollback", "--to", "1"]);
+    assert!(matches!(gone.code, 2 | 3), "{gone:?}");
+    assert!(gone.stderr.contains("help:"), "{}", gone.stderr);
+    assert_eq!(retailer.picture(), pictures[8]);
+    // Every phone was greeted once, whatever happened since.
+    let mut phones: Vec<_> = pictures[8].listed.values().map(|(_, row)| row["phone"].clone()).collect();
+    let count = phones.len();
+    phones.sort();
+    phones.dedup();
+    assert_eq!((phones.len(), count), (48, 48));
+}
