@@ -21,6 +21,13 @@ use crate::config::Config;
 use crate::failure::{Doing, Failure};
 use crate::state::{State, now_us};
 
+/// A task that is put off without a moment of its own is looked at again after this long.
+const LOOK_AGAIN_US: i64 = 60_000_000;
+/// Whoever waits looks this often whether the program is asked to end.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+/// Lines that one poll of a channel may add to what the operator reads; the rest are counted.
+const NOTES_MAX: usize = 20;
+
 /// The clock that dispatch goes by: that of the machine, or where a rehearsal has its own, as far from
 /// it as when it began.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +100,7 @@ impl Dispatcher<'_> {
             all.errors.extend(pass.errors);
             let wait = next.map(|next| Duration::from_micros((next - self.clock.now_us()).max(0).unsigned_abs()));
             match wait.filter(|wait| Instant::now() + *wait < until && !(self.stopping)()) {
-                Some(wait) => std::thread::sleep(wait),
+                Some(wait) => self.sleep(wait),
                 None => {
                     all.next_us = next;
                     all.errors.sort();
@@ -101,6 +108,18 @@ impl Dispatcher<'_> {
                     return Ok(all);
                 }
             }
+        }
+    }
+
+    /// Waits, unless the program is asked to end.
+    fn sleep(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while !(self.stopping)() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(STOP_LOOK));
         }
     }
 
@@ -136,17 +155,15 @@ impl Dispatcher<'_> {
         for dispatch in resumed.dispatches {
             pass.errors.extend(self.push(name, channel, &dispatch)?);
         }
-        let due = self.state.ask(ledger.due(name, self.clock.now_us()))?;
-        for group in &due.groups {
-            if (self.stopping)() {
-                break;
-            }
-            self.gate(name, group)?;
-            let tasks_max = match channel.traits().dispatch_tasks_max {
-                0 => DISPATCH_TASKS_MAX,
-                max => max.min(DISPATCH_TASKS_MAX),
-            };
-            while let Some(dispatch) = self.state.ask(ledger.claim_dispatch(name, group, self.clock.now_us(), tasks_max))? {
+        let tasks_max = match channel.traits().dispatch_tasks_max {
+            0 => DISPATCH_TASKS_MAX,
+            max => max.min(DISPATCH_TASKS_MAX),
+        };
+        for group in self.gated(name)? {
+            // What is claimed is pushed; what is not claimed yet can wait for the next start.
+            while !(self.stopping)()
+                && let Some(dispatch) = self.state.ask(ledger.claim_dispatch(name, &group, self.clock.now_us(), tasks_max))?
+            {
                 fault::point("dispatch.claimed");
                 pass.errors.extend(self.push(name, channel, &dispatch)?);
             }
@@ -155,29 +172,33 @@ impl Dispatcher<'_> {
         Ok(pass)
     }
 
-    /// Takes back or puts off the tasks of a group that may not be sent now.
+    /// The groups that are due, with those tasks taken back or put off that may not be sent now.
     ///
     /// Each generation's commit has gated every open task against the members as they are, and the claim
     /// looks at the suppression list in its own transaction. What is left is what the clock, the config and
     /// the age of the data decide.
-    fn gate(&self, channel: &str, group: &Group) -> Result<(), Failure> {
+    fn gated(&self, channel: &str) -> Result<Vec<Group>, Failure> {
         let ledger = &self.state.ledger;
         let now_us = self.clock.now_us();
-        let tasks = self.state.ask(ledger.group_tasks(channel, group, now_us))?;
-        let members = tasks.iter().map(|task| task.member).collect();
-        let stale = (self.stale)(&members)?;
+        let groups = self.state.ask(ledger.due(channel, now_us))?.groups;
+        let mut tasks: Vec<OpenTask> = Vec::new();
+        for group in &groups {
+            tasks.extend(self.state.ask(ledger.group_tasks(channel, group, now_us))?);
+        }
+        // Once for all groups: it may mean to read every member.
+        let stale = (self.stale)(&tasks.iter().map(|task| task.member).collect())?;
         let mut refused: Vec<(TaskId, Gate)> = Vec::new();
         let mut put_off: Vec<(TaskId, i64)> = Vec::new();
         for task in &tasks {
             match self.may_send(task, stale.contains(&task.member), now_us) {
                 AtSend::Go => {}
                 AtSend::Refuse(gate) => refused.push((task.task_id, gate)),
-                // Without a time of its own it is looked at again in a minute.
-                AtSend::Wait { until_us, .. } => put_off.push((task.task_id, until_us.unwrap_or(now_us + 60_000_000))),
+                AtSend::Wait { until_us, .. } => put_off.push((task.task_id, until_us.unwrap_or(now_us + LOOK_AGAIN_US))),
             }
         }
         self.state.ask(ledger.refuse(&refused, now_us))?;
-        self.state.ask(ledger.postpone(&put_off))
+        self.state.ask(ledger.postpone(&put_off))?;
+        Ok(groups)
     }
 
     fn may_send(&self, task: &OpenTask, stale: bool, now_us: i64) -> AtSend {
@@ -290,7 +311,7 @@ impl Dispatcher<'_> {
             }
         }
         notes.extend(self.store(name, &mut events, None)?);
-        Ok(notes)
+        Ok(shortened(name, notes))
     }
 
     /// Stores the events so far together with the state that covers them.
@@ -311,6 +332,17 @@ impl Dispatcher<'_> {
         });
         Ok(unknown.chain(unexpected).collect())
     }
+}
+
+/// The first of many lines, and how many more there are: a wrong file in the return folder must not fill
+/// the report.
+fn shortened(name: &str, mut notes: Vec<String>) -> Vec<String> {
+    let more = notes.len().saturating_sub(NOTES_MAX);
+    if more > 0 {
+        notes.truncate(NOTES_MAX);
+        notes.push(format!("channel {name}: and {more} more of this kind"));
+    }
+    notes
 }
 
 /// Rows of a poll that could not be read, a line each.
@@ -345,4 +377,27 @@ fn task_batch(dispatch: &Dispatch) -> Result<RecordBatch, Failure> {
         ],
     )
     .doing(|| "the tasks of a dispatch cannot be put into columns".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_notes_are_counted_and_not_lost() {
+        let notes = |count: usize| (0..count).map(|at| format!("note {at}")).collect::<Vec<_>>();
+        assert_eq!(shortened("list", notes(NOTES_MAX)), notes(NOTES_MAX));
+        let short = shortened("list", notes(NOTES_MAX + 7));
+        assert_eq!(short.len(), NOTES_MAX + 1);
+        assert_eq!(short[NOTES_MAX], "channel list: and 7 more of this kind");
+    }
+
+    #[test]
+    fn a_rehearsals_clock_runs_on() {
+        let clock = Clock::showing(1_000_000);
+        let first = clock.now_us();
+        assert!((1_000_000..60_000_000).contains(&first));
+        assert!(clock.now_us() >= first);
+        assert!(Clock::machine().now_us() > 1_700_000_000_000_000);
+    }
 }

@@ -9,5 +9,6 @@ pub mod config;
 mod dispatch;
 mod failure;
 mod logging;
+mod outbox;
 mod run;
 mod state;

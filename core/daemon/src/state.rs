@@ -106,6 +106,14 @@ impl State {
     }
 }
 
+/// Whether the process that took the lease last may still be at work. One that was killed leaves its name
+/// in the ledger; on this machine that is seen at once.
+pub fn may_be_alive(holder: &Holder) -> bool {
+    let here = rustix::system::uname().nodename().to_string_lossy() == holder.host.as_str();
+    let pid = i32::try_from(holder.pid).ok().and_then(rustix::process::Pid::from_raw);
+    !here || pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 /// A generation as the files of people name it.
 pub fn reference(head: &Head) -> GenerationRef {
     GenerationRef { number: head.generation, checksum: head.manifest_checksum.clone() }
@@ -119,12 +127,14 @@ pub fn ledger_failure(error: LedgerError) -> Failure {
     }
 }
 
-fn keys_failure(error: KeyfileError) -> Failure {
+/// Why the keys of a state cannot be had, and what to do.
+pub fn keys_failure(error: KeyfileError) -> Failure {
     match &error {
         KeyfileError::Key { .. } => Failure::guard("the state cannot be opened with this master key")
             .because(error)
             .help("give the key that the state was made with, or choose an empty [state] dir"),
-        _ => Failure::guard("the keys of the state cannot be had").because(error),
+        KeyfileError::Disk(_) => Failure::other("the keys of the state cannot be had").because(error),
+        KeyfileError::Damaged { .. } | KeyfileError::Missing { .. } => Failure::guard("the keys of the state cannot be had").because(error),
     }
 }
 
@@ -138,7 +148,7 @@ fn lock_failure(error: LockError, config: &Config) -> Failure {
 fn held(host: &str, pid: u32, since_us: i64, config: &Config) -> Failure {
     let since = moment(since_us, &config.timezone);
     Failure::guard(format!("another run is at work on this state: process {pid} on {host}, since {since}"))
-        .help("wait for its end, then try again; a run that was killed gives way by itself")
+        .help("wait for its end, or stop it where it is the daemon, then try again; a process that was killed gives way by itself")
 }
 
 /// The right to change people: a lock or a lease, and the fence that proves it.
@@ -177,7 +187,7 @@ impl Drop for Hold {
     }
 }
 
-/// Keeps a lease of a shared ledger alive.
+/// Keeps a lease of a shared ledger alive, and the dispatches that are being pushed under it.
 struct Renewal {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -191,6 +201,7 @@ impl Renewal {
             while !stopped.load(Ordering::Acquire) {
                 // A lease that was lost is found out by the next write that shows it.
                 let _ = state.runtime.block_on(state.ledger.renew_lease(&lease));
+                let _ = state.runtime.block_on(state.ledger.renew_dispatches());
                 std::thread::park_timeout(LEASE_RENEW);
             }
         });
@@ -205,5 +216,40 @@ impl Drop for Renewal {
             thread.thread().unpark();
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_that_was_killed_is_not_taken_for_alive() {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let holder = |host: &str, pid| Holder { host: host.to_owned(), pid, since_us: 0 };
+        assert!(may_be_alive(&holder(&host, std::process::id())));
+        assert!(may_be_alive(&holder("another-machine.invalid", 1)), "nobody here can know");
+        let mut child = std::process::Command::new("true").spawn().expect("a process");
+        child.wait().expect("its end");
+        assert!(!may_be_alive(&holder(&host, child.id())));
+        assert!(!may_be_alive(&holder(&host, u32::MAX)));
+    }
+
+    #[test]
+    fn moments_are_shown_in_the_configs_timezone_and_never_panic() {
+        let text = "timezone = \"Asia/Shanghai\"\n[state]\ndir = \"s\"\nkey = { env = \"K\" }\n[sources.a]\nplugin = \"file\"\n[pipelines.a]\nsources = [\"a\"]\n";
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("reunion.toml"), text).expect("a config");
+        let config = Config::load(&folder.path().join("reunion.toml")).expect("a good config");
+        assert_eq!(moment(1_774_389_600_000_000, &config.timezone), "2026-03-25T06:00:00+08:00");
+        for at_us in [i64::MIN, i64::MAX] {
+            assert!(!moment(at_us, &config.timezone).is_empty());
+        }
+        let held = held("till-1", 42, 1_774_389_600_000_000, &config);
+        insta::assert_snapshot!(held.render(false), @r"
+        error: another run is at work on this state: process 42 on till-1, since 2026-03-25T06:00:00+08:00
+          help: wait for its end, or stop it where it is the daemon, then try again; a process that was killed gives way by itself
+        ");
+        assert_eq!(held.exit(), crate::cli::Exit::Refused);
     }
 }

@@ -64,6 +64,8 @@ pub struct TemplateError {
     pub range: Option<Range<usize>>,
     /// The nearest right name.
     pub suggestion: Option<String>,
+    /// The column that is not there, where that is what is wrong.
+    pub unknown_column: Option<String>,
 }
 
 /// Why there is no text for a member. Says nothing of the member.
@@ -179,7 +181,7 @@ impl TemplateError {
         };
         let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
         let length = text[start..].find('\n').unwrap_or(text.len() - start);
-        Self { message, line, range: Some(start..start + length), suggestion: None }
+        Self { message, line, range: Some(start..start + length), suggestion: None, unknown_column: None }
     }
 }
 
@@ -194,9 +196,10 @@ fn unusable(name: &str, members: &Schema, text: &str) -> Option<TemplateError> {
         Ok(field) => (format!("the column `{name}` has the type {}, which cannot be written", field.data_type()), None),
         Err(_) => (format!("there is no column `{name}`"), nearest(name, members)),
     };
+    let unknown_column = members.field_with_name(name).is_err().then(|| name.to_owned()).filter(|name| name != PHONE);
     let range = find_in_tags(text, name);
     let line = range.as_ref().map_or(1, |range| text[..range.start].matches('\n').count() + 1);
-    Some(TemplateError { message, line, range, suggestion })
+    Some(TemplateError { message, line, range, suggestion, unknown_column })
 }
 
 fn is_extra(name: &str) -> bool {

@@ -1,19 +1,25 @@
 //! `check`: whether a run would start, and with `--connect` whether it would reach everything.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arrow::datatypes::Schema;
 use reunion_host::CallOptions;
-use reunion_model::plugin::Finding;
-use reunion_model::schema::COLUMNS;
+use reunion_model::plugin::{Finding, FindingLevel, PluginError};
+use reunion_model::schema::{COLUMNS, ColumnType};
+use reunion_outreach::Template;
 use reunion_rules::rule_schema;
 use serde_json::json;
 
 use crate::app::App;
 use crate::cli::Exit;
 use crate::components;
-use crate::config::{Component, Diagnostics, SourceColumns};
+use crate::config::{Component, Config, Diagnostics, SourceColumns};
 use crate::failure::Failure;
 use crate::run::campaigns;
+
+/// How long a source or channel may take to answer. A file that is being written is one that takes longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// Runs the command.
 pub fn check(app: &App, connect: bool) -> Result<Exit, Failure> {
@@ -25,21 +31,19 @@ pub fn check(app: &App, connect: bool) -> Result<Exit, Failure> {
             findings.extend(errors);
         }
     }
-    let channels = components::channels(config, &app.plugins).map_err(|errors| findings.extend(errors));
-    if findings.has_errors() {
-        return Err(findings.into());
+    let channels = components::channels(config, &app.plugins).map_err(|errors| findings.extend(errors)).ok();
+    if let Err(errors) = config.master_key() {
+        findings.extend(errors);
     }
-    let channels = channels.unwrap_or_default();
-    config.master_key()?;
     let mut known = BTreeMap::new();
-    if connect {
+    if connect && !findings.has_errors() {
         for name in config.sources.keys() {
             known.insert(name.clone(), reach_source(app, name, &mut findings, &mut notes)?);
         }
-        for (name, channel) in &channels {
+        for (name, channel) in channels.iter().flatten() {
             match channel.check(&call()) {
                 Ok(found) => note(Component::Channel, name, &found, &mut notes),
-                Err(error) => findings.extend(components::blame(config, Component::Channel, name, &error)),
+                Err(error) => findings.extend(unreached(config, Component::Channel, name, &error)),
             }
         }
     }
@@ -50,14 +54,14 @@ pub fn check(app: &App, connect: bool) -> Result<Exit, Failure> {
     let declared = config.sources.values().flat_map(|source| source.columns.iter());
     let declared =
         declared.filter(|(to, _)| reunion_model::schema::canonical(to).is_none() && !matches!(to.as_str(), "phone" | "record_id"));
-    let declared = declared.map(|(to, column)| (to.as_str(), column.kind.unwrap_or(reunion_model::schema::ColumnType::Text)));
+    let declared = declared.map(|(to, column)| (to.as_str(), column.kind.unwrap_or(ColumnType::Text)));
     let mut columns: Vec<_> = golden.iter().map(|column| (column.name.as_str(), column.kind)).collect();
     for (name, kind) in declared.chain(COLUMNS.iter().map(|column| (column.name, column.kind))) {
         if columns.iter().all(|(known, _)| *known != name) {
             columns.push((name, kind));
         }
     }
-    let schema = rule_schema(columns);
+    let schema = rule_schema(columns.iter().copied());
     let whole = connect && sources.len() == config.sources.len();
     if let Err(errors) = campaigns::compile(config, &schema) {
         // A column that no source was asked for may still be there.
@@ -65,7 +69,9 @@ pub fn check(app: &App, connect: bool) -> Result<Exit, Failure> {
         findings.extend(campaigns::rule_errors(config, wrong));
         findings.extend(campaigns::rule_errors(config, unsure).as_warnings());
     }
-    if let Err(errors) = campaigns::campaigns(config, &channels, &schema) {
+    let schema = if whole { schema } else { with_columns_of_texts(config, &columns, &mut findings) };
+    // What a campaign's channel asks of it is known once the channel is made.
+    if let Some(Err(errors)) = channels.map(|channels| campaigns::campaigns(config, &channels, &schema)) {
         findings.extend(errors);
     }
     if findings.has_errors() {
@@ -92,6 +98,27 @@ pub fn check(app: &App, connect: bool) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The members' columns with those beside them that only campaigns' texts name: without connecting nobody
+/// knows whether a source has them.
+fn with_columns_of_texts(config: &Config, columns: &[(&str, ColumnType)], findings: &mut Diagnostics) -> Schema {
+    let schema = rule_schema(columns.iter().copied());
+    let mut further: Vec<String> = Vec::new();
+    for (name, of) in &config.campaigns {
+        for (key, text) in [("message", &of.message), ("reason", &of.reason)] {
+            let errors = text.as_deref().and_then(|text| Template::compile(text, &schema).err()).unwrap_or_default();
+            for error in errors {
+                if let Some(column) = error.unknown_column.clone() {
+                    further.push(column);
+                    findings.extend(campaigns::template_error(config, &["campaigns", name, key], error).as_warnings());
+                }
+            }
+        }
+    }
+    further.sort();
+    further.dedup();
+    rule_schema(columns.iter().copied().chain(further.iter().map(|column| (column.as_str(), ColumnType::Text))))
+}
+
 /// Asks a source for its columns; none where it cannot be reached, which is a finding.
 fn reach_source(app: &App, name: &str, findings: &mut Diagnostics, notes: &mut Vec<String>) -> Result<Option<SourceColumns>, Failure> {
     let config = &app.config;
@@ -99,7 +126,7 @@ fn reach_source(app: &App, name: &str, findings: &mut Diagnostics, notes: &mut V
     match connector.check(&call()) {
         Ok(found) => note(Component::Source, name, &found, notes),
         Err(error) => {
-            findings.extend(components::blame(config, Component::Source, name, &error));
+            findings.extend(unreached(config, Component::Source, name, &error));
             return Ok(None);
         }
     }
@@ -112,17 +139,30 @@ fn reach_source(app: &App, name: &str, findings: &mut Diagnostics, notes: &mut V
             }
         },
         Err(error) => {
-            findings.extend(components::blame(config, Component::Source, name, &error));
+            findings.extend(unreached(config, Component::Source, name, &error));
             Ok(None)
         }
     }
 }
 
+/// Why a component could not be reached. What may pass by itself, such as a file that is being written,
+/// does not make the config wrong.
+fn unreached(config: &Config, kind: Component, name: &str, error: &PluginError) -> Diagnostics {
+    let blamed = components::blame(config, kind, name, error);
+    if error.class.is_transient() { blamed.as_warnings() } else { blamed }
+}
+
 fn note(kind: Component, name: &str, found: &[Finding], notes: &mut Vec<String>) {
     let table = kind.table();
-    notes.extend(found.iter().map(|finding| format!("[{table}.{name}] {}", finding.message)));
+    let level = |finding: &Finding| match finding.level {
+        FindingLevel::Info => "",
+        FindingLevel::Warning => "warning: ",
+    };
+    notes.extend(found.iter().map(|finding| format!("{}[{table}.{name}] {}", level(finding), finding.message)));
 }
 
 fn call() -> CallOptions {
-    CallOptions { dry_run: true, deadline_unix_ms: None, run_id: "check".to_owned() }
+    let deadline = (SystemTime::now() + ANSWER_WITHIN).duration_since(UNIX_EPOCH).unwrap_or_default();
+    let deadline_unix_ms = u64::try_from(deadline.as_millis()).ok();
+    CallOptions { dry_run: true, deadline_unix_ms, run_id: "check".to_owned() }
 }

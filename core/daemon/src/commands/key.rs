@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::cli::{Exit, KeyCommand};
 use crate::failure::{Doing, Failure};
-use crate::state::State;
+use crate::state::{State, keys_failure};
 
 /// `key new`, which needs no config; `None` for the others.
 pub fn without_config(command: &KeyCommand) -> Option<Result<Exit, Failure>> {
@@ -51,9 +51,9 @@ fn new(output: Option<&Path>) -> Result<Exit, Failure> {
 
 fn open(app: &App) -> Result<(StateDir, KeyRing), Failure> {
     let master = app.config.master_key()?;
-    let state = StateDir::create(&app.config.state.dir).doing(|| "the state folder cannot be used".to_owned())?;
-    let ring =
-        open_or_create_keys(&state, &master).map_err(|error| Failure::guard("the keys of the state cannot be had").because(error))?;
+    let dir = &app.config.state.dir;
+    let state = StateDir::create(dir).doing(|| format!("the state folder {} cannot be used", dir.display()))?;
+    let ring = open_or_create_keys(&state, &master).map_err(keys_failure)?;
     Ok((state, ring))
 }
 
@@ -79,7 +79,10 @@ fn rotate(app: &App, master: Option<&Path>) -> Result<Exit, Failure> {
 
 fn read_master(path: &Path) -> Result<MasterKey, Failure> {
     let text = std::fs::read_to_string(path).map(zeroize::Zeroizing::new).doing(|| format!("{} cannot be read", path.display()))?;
-    MasterKey::from_hex(&text).map_err(|error| Failure::usage(format!("{} holds no master key", path.display())).because(error))
+    MasterKey::from_hex(&text).map_err(|error| {
+        let failure = Failure::usage(format!("{} holds no master key", path.display())).because(error);
+        failure.help("`reunion key new --output PATH` makes one")
+    })
 }
 
 fn export(app: &App, version: Option<u32>) -> Result<Exit, Failure> {

@@ -1,5 +1,6 @@
 //! `rollback`: back to an earlier generation.
 
+use reunion_ledger::Head;
 use serde_json::json;
 
 use crate::app::App;
@@ -21,9 +22,11 @@ pub fn rollback(app: &App, to: Option<u64>) -> Result<Exit, Failure> {
         Some(number) => known.iter().find(|generation| generation.generation == number),
         None => known.get(1),
     }) else {
-        let numbers: Vec<String> = known.iter().map(|generation| generation.generation.to_string()).collect();
-        return Err(Failure::usage("there is no such generation to go back to").help(format!("there are {}", numbers.join(", "))));
+        return Err(no_target(head.generation, &known));
     };
+    if target.generation == head.generation {
+        return Err(no_target(head.generation, &known));
+    }
     // What is gone back to must be there and whole.
     let damages = state.people.verify(&reference(target)).map_err(|error| {
         Failure::guard(format!("generation {} cannot be used", target.generation)).because(error).help("choose an earlier one")
@@ -42,4 +45,13 @@ pub fn rollback(app: &App, to: Option<u64>) -> Result<Exit, Failure> {
         )
     })?;
     Ok(Exit::Done)
+}
+
+fn no_target(head: u64, known: &[Head]) -> Failure {
+    let earlier: Vec<String> = known.iter().skip(1).map(|generation| generation.generation.to_string()).collect();
+    let help = match earlier.len() {
+        0 => format!("generation {head} is the only one"),
+        _ => format!("generation {head} is the head; before it there are {}", earlier.join(", ")),
+    };
+    Failure::usage("there is no such generation to go back to").help(help)
 }

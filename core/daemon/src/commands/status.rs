@@ -10,7 +10,7 @@ use crate::components;
 use crate::config::Component;
 use crate::failure::Failure;
 use crate::run::short;
-use crate::state::moment;
+use crate::state::{State, may_be_alive, moment, now_us};
 
 use super::table;
 
@@ -31,19 +31,14 @@ pub fn status(app: &App) -> Result<Exit, Failure> {
             })
         })
         .collect();
-    let mut sources = Vec::new();
-    for name in app.config.sources.keys() {
-        let known = state.ask(state.ledger.source_state(name))?;
-        let read = known.last.as_ref().map(|pull| moment(pull.ended_us.unwrap_or(pull.started_us), zone));
-        let as_of = known.last.as_ref().and_then(|pull| pull.as_of_us).map(|at| moment(at, zone));
-        sources.push(json!({ "source": name, "last_read": read, "data_of": as_of, "interrupted": known.open.is_some(), "waiting": known.pending.len() }));
-    }
+    let sources = app.config.sources.keys().map(|name| source(app, &state, name)).collect::<Result<Vec<_>, _>>()?;
+    let outbox = app.config.channels.keys().map(|name| outbox(app, &state, name)).collect::<Result<Vec<_>, _>>()?;
     let queues: Vec<Value> = state
         .ask(state.ledger.task_counts(None))?
         .iter()
         .map(|count| json!({ "channel": count.channel, "campaign": count.campaign, "state": count.state, "tasks": count.tasks }))
         .collect();
-    let holder = state.ask(state.ledger.holder())?;
+    let holder = state.ask(state.ledger.holder())?.filter(may_be_alive);
     let plugins: Vec<Value> = [(Component::Source, app.config.sources.keys().collect::<Vec<_>>()), (Component::Channel, app.config.channels.keys().collect())]
         .into_iter()
         .flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name)))
@@ -56,16 +51,44 @@ pub fn status(app: &App) -> Result<Exit, Failure> {
         "generation": head.as_ref().map(|head| head.generation),
         "committed": head.as_ref().map(|head| moment(head.committed_us, zone)),
         "held_by": holder.map(|holder| json!({ "host": holder.host, "pid": holder.pid, "since": moment(holder.since_us, zone) })),
-        "runs": runs, "sources": sources, "tasks": queues, "plugins": plugins,
+        "runs": runs, "sources": sources, "outbox": outbox, "tasks": queues, "plugins": plugins,
     });
     app.print(&result, text)?;
     Ok(Exit::Done)
+}
+
+/// Where a source stands. Its cursor says no more than what the source calls a position, and is for programs.
+fn source(app: &App, state: &State, name: &str) -> Result<Value, Failure> {
+    let zone = &app.config.timezone;
+    let known = state.ask(state.ledger.source_state(name))?;
+    let last = known.last.as_ref();
+    let as_of_us = last.map(|pull| pull.as_of_us.unwrap_or(pull.started_us));
+    let max_age_us = i64::from(app.config.sources[name].max_age_hours) * 3_600_000_000;
+    Ok(json!({
+        "source": name,
+        "last_read": last.map(|pull| moment(pull.ended_us.unwrap_or(pull.started_us), zone)),
+        "data_of": as_of_us.map(|at| moment(at, zone)),
+        "stale": as_of_us.is_some_and(|at| now_us().saturating_sub(at) > max_age_us),
+        "interrupted": known.open.is_some(),
+        "waiting": known.pending.len(),
+        "cursor": last.and_then(|pull| pull.state.clone()),
+    }))
+}
+
+/// What a channel has to send: due now, under way, and when there is more.
+fn outbox(app: &App, state: &State, channel: &str) -> Result<Value, Failure> {
+    let due = state.ask(state.ledger.due(channel, now_us()))?;
+    let tasks: u64 = due.groups.iter().map(|group| group.tasks).sum();
+    let next = due.next_us.map(|at| moment(at, &app.config.timezone));
+    Ok(json!({ "channel": channel, "due": tasks, "dispatches": due.in_flight, "next": next }))
 }
 
 fn text(status: &Value) -> String {
     let cell = |value: &Value| match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
         other => other.to_string(),
     };
     let mut text = match status["generation"].as_u64() {
@@ -83,9 +106,10 @@ fn text(status: &Value) -> String {
         ),
         (
             "sources",
-            &["source", "last read", "data of", "interrupted", "waiting"],
-            &["source", "last_read", "data_of", "interrupted", "waiting"],
+            &["source", "last read", "data of", "stale", "interrupted", "waiting"],
+            &["source", "last_read", "data_of", "stale", "interrupted", "waiting"],
         ),
+        ("outbox", &["outbox", "due", "under way", "next"], &["channel", "due", "dispatches", "next"]),
         ("tasks", &["channel", "campaign", "state", "tasks"], &["channel", "campaign", "state", "tasks"]),
         ("plugins", &["component", "plugin", "version", "error"], &["component", "plugin", "version", "error"]),
     ] {
@@ -103,4 +127,35 @@ fn text(status: &Value) -> String {
         let _ = writeln!(text, "\n{table}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(status: &Value) -> String {
+        text(status).lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    #[test]
+    fn an_empty_state_says_what_to_do() {
+        let empty = json!({ "generation": null, "held_by": null, "runs": [], "sources": [], "outbox": [], "tasks": [], "plugins": [] });
+        insta::assert_snapshot!(lines(&empty), @"no generation yet: `reunion once` makes the first");
+    }
+
+    #[test]
+    fn everything_is_in_columns() {
+        let status = json!({
+            "generation": 7, "committed": "2026-09-21T22:30:00+08:00",
+            "held_by": { "host": "till-1", "pid": 42, "since": "2026-09-21T22:00:00+08:00" },
+            "runs": [{ "run_id": "0123456789abcdef0123456789abcdef", "pipeline": "daily", "started": "2026-09-21T22:30:00+08:00",
+                       "finished": null, "state": "running", "exit": null, "generation": null }],
+            "sources": [{ "source": "pos", "last_read": "2026-09-21T22:30:00+08:00", "data_of": "2026-09-21T20:00:00+08:00", "stale": false,
+                          "interrupted": true, "waiting": 0, "cursor": { "files": 1 } }],
+            "outbox": [{ "channel": "list", "due": 3, "dispatches": 0, "next": "2026-09-22T09:00:00+08:00" }],
+            "tasks": [{ "channel": "list", "campaign": "warm-add", "state": "planned", "tasks": 3 }],
+            "plugins": [{ "component": "sources.pos", "plugin": "file", "version": "0.1.0", "ok": true }],
+        });
+        insta::assert_snapshot!(lines(&status));
+    }
 }

@@ -1,6 +1,7 @@
 //! `tasks ls|show|requeue|drop`.
 
-use reunion_ledger::{Task, TaskFilter};
+use reunion_ledger::{Payload, Task, TaskFilter};
+use reunion_model::phone::mask;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -97,7 +98,7 @@ fn show(app: &App, state: &State, id: reunion_model::TaskId) -> Result<Exit, Fai
         .collect();
     let mut shown = row(app, &detail.task);
     shown["phone"] = detail.payload.phone.to_string().into();
-    shown["text"] = detail.payload.message.clone().into();
+    shown["text"] = detail.payload.message.as_deref().map(|text| masked(text, &detail.payload)).into();
     shown["history"] = history.into();
     app.print(&shown, |_| {
         let task = &detail.task;
@@ -112,7 +113,25 @@ fn show(app: &App, state: &State, id: reunion_model::TaskId) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
+/// A task's text with the member's name and number hidden.
+fn masked(text: &str, payload: &Payload) -> String {
+    let name = payload.name.as_deref().filter(|name| !name.is_empty());
+    let text = name.map_or_else(|| text.to_owned(), |name| text.replace(name, &mask(name)));
+    text.replace(&payload.phone.national(), &payload.phone.to_string())
+}
+
+/// An id that no task has is mistyped; nothing is done then.
+fn are_known(state: &State, selection: &TaskSelection) -> Result<(), Failure> {
+    for id in &selection.ids {
+        if state.ask(state.ledger.task(*id))?.is_none() {
+            return Err(Failure::usage(format!("there is no task {id}, and nothing was done")).help("`reunion tasks ls` lists them"));
+        }
+    }
+    Ok(())
+}
+
 fn requeue(app: &App, state: &State, selection: &TaskSelection) -> Result<Exit, Failure> {
+    are_known(state, selection)?;
     let (mut unknown, mut not_sent, mut left_alone) = (0, 0, 0);
     for filter in filters(selection) {
         let done = state.ask(state.ledger.requeue(&filter, &operator(), now_us()))?;
@@ -120,17 +139,47 @@ fn requeue(app: &App, state: &State, selection: &TaskSelection) -> Result<Exit, 
     }
     app.print(&json!({ "unknown": unknown, "not_sent": not_sent, "left_alone": left_alone }), |_| {
         format!(
-            "{unknown} tasks of unknown outcome and {not_sent} that waited are sent again with the next run; {left_alone} were left alone"
+            "{unknown} tasks of unknown outcome and {not_sent} that waited are sent again by the next run or the daemon; {left_alone} were left alone"
         )
     })?;
     Ok(Exit::Done)
 }
 
 fn drop(app: &App, state: &State, selection: &TaskSelection) -> Result<Exit, Failure> {
+    are_known(state, selection)?;
     let mut dropped = 0;
     for filter in filters(selection) {
         dropped += state.ask(state.ledger.drop_tasks(&filter, &operator(), now_us()))?;
     }
     app.print(&json!({ "cancelled": dropped }), |_| format!("{dropped} tasks were taken back"))?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use reunion_model::Phone;
+
+    use super::*;
+
+    #[test]
+    fn a_text_shows_neither_name_nor_number() {
+        let payload = |name: Option<&str>| Payload {
+            name: name.map(str::to_owned),
+            phone: Phone::from_china_mobile(13800138000),
+            message: None,
+            reason: None,
+        };
+        assert_eq!(masked("王小明您好,13800138000 是您的号码吗?", &payload(Some("王小明"))), "王****您好,138****8000 是您的号码吗?");
+        assert_eq!(masked("您好", &payload(Some(""))), "您好");
+        assert_eq!(masked("您好", &payload(None)), "您好");
+    }
+
+    #[test]
+    fn ids_and_filters_do_not_mix() {
+        let id: reunion_model::TaskId = "0123456789abcdef0123456789abcdef".parse().expect("an id");
+        let by_id = filters(&TaskSelection { ids: vec![id], ..TaskSelection::default() });
+        assert_eq!((by_id.len(), by_id[0].task_id), (1, Some(id)));
+        let by_campaign = filters(&TaskSelection { campaign: Some("warm-add".to_owned()), ..TaskSelection::default() });
+        assert_eq!((by_campaign.len(), by_campaign[0].campaign.as_deref()), (1, Some("warm-add")));
+    }
 }

@@ -16,7 +16,10 @@ pub fn verify(app: &App, generation: Option<u64>) -> Result<Exit, Failure> {
         Some(number) => known.iter().find(|known| known.generation == number),
     };
     let Some(wanted) = wanted else {
-        return Err(Failure::usage("there is no such generation").help("`reunion status` says which there are"));
+        let numbers: Vec<String> = known.iter().map(|known| known.generation.to_string()).collect();
+        let help =
+            if numbers.is_empty() { "`reunion once` makes the first".to_owned() } else { format!("there are {}", numbers.join(", ")) };
+        return Err(Failure::usage("there is no such generation").help(help));
     };
     let damages = state.people.verify(&reference(wanted)).map_err(|error| {
         Failure::guard(format!("generation {} cannot be read", wanted.generation))

@@ -1,12 +1,13 @@
 //! The tables that `query` and `explain` read: the head as Arrow batches, and the ledger's tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
-use arrow::compute::{concat_batches, take};
+use arrow::compute::{concat_batches, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use reunion_generations::Generation;
 use reunion_ledger::{Head, Task, TaskFilter};
@@ -52,6 +53,51 @@ impl<'a> View<'a> {
         let batches = parts.map(|part| part.map(|part| part.batch)).collect::<Result<Vec<_>, _>>().doing(doing)?;
         let Some(first) = batches.first() else { return Ok(None) };
         concat_batches(&first.schema(), &batches).map(Some).doing(doing)
+    }
+
+    /// The rows of a table that are wanted, as one batch; `None` where there are none. Read part by part, so
+    /// that no more than the rows that are wanted stay in memory.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn rows_where(&self, table: &str, wanted: impl Fn(&RecordBatch) -> BooleanArray) -> Result<Option<RecordBatch>, Failure> {
+        let doing = || format!("the table {table} cannot be read");
+        let mut found = Vec::new();
+        for part in self.generation.live(table, None).doing(doing)? {
+            let batch = part.doing(doing)?.batch;
+            let rows = filter_record_batch(&batch, &wanted(&batch)).doing(doing)?;
+            if rows.num_rows() > 0 {
+                found.push(rows);
+            }
+        }
+        let Some(first) = found.first() else { return Ok(None) };
+        concat_batches(&first.schema(), &found).map(Some).doing(doing)
+    }
+
+    /// Those rows of [`View::records`] that are wanted.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn records_where(&self, wanted: impl Fn(&RecordBatch) -> BooleanArray) -> Result<RecordBatch, Failure> {
+        let parts = self.sources()?.into_iter().map(|(origin, name)| {
+            let rows = self.rows_where(&format!("records/{origin}"), &wanted)?;
+            rows.map(|rows| of_source(&name, &rows)).transpose()
+        });
+        let parts: Vec<RecordBatch> = parts.filter_map(Result::transpose).collect::<Result<_, Failure>>()?;
+        let all = union(&parts)?;
+        let keys = record_keys(&all);
+        let assignments = self.rows_where("assignments", |batch| is_in(batch, RECORD_KEY, &keys))?;
+        with_assignments(&all, assignments.as_ref())
+    }
+
+    /// The records of some members.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn records_of(&self, members: &HashSet<[u8; 16]>) -> Result<RecordBatch, Failure> {
+        let assignments = self.rows_where("assignments", |batch| is_in(batch, MEMBER_ID, members))?;
+        let keys = assignments.map(|batch| record_keys(&batch)).unwrap_or_default();
+        self.records_where(|batch| is_in(batch, RECORD_KEY, &keys))
     }
 
     /// The names of the sources that have records: as the state knows them, and as the config does.
@@ -100,7 +146,7 @@ impl<'a> View<'a> {
         let ids = member_ids(&derived);
         for tag in self.app.config.tags.keys() {
             let since: TimestampMicrosecondArray = ids.iter().map(|id| tags.since_us(tag, *id)).collect();
-            let has: arrow::array::BooleanArray = since.iter().map(|since| Some(since.is_some())).collect();
+            let has: BooleanArray = since.iter().map(|since| Some(since.is_some())).collect();
             fields.push(Arc::new(Field::new(tag, DataType::Boolean, false)));
             columns.push(Arc::new(has));
             fields.push(Arc::new(Field::new(format!("{tag}_since"), timestamp_type(), true)));
@@ -129,7 +175,7 @@ impl<'a> View<'a> {
 
     fn linked(&self, members: &RecordBatch) -> Result<LinkedMembers, Failure> {
         let links = self.state.ask(self.state.ledger.facts())?.links;
-        let contacts: std::collections::HashSet<ContactId> = links.iter().map(|link| link.contact).collect();
+        let contacts: HashSet<ContactId> = links.iter().map(|link| link.contact).collect();
         let lookup = self.state.keys.lookup();
         let phones = members.column_by_name(PHONE).expect("members have phones").as_primitive::<UInt64Type>();
         let is_linked = |phone: Option<u64>| phone.is_some_and(|phone| contacts.contains(&lookup.contact(Phone::from_e164_digits(phone))));
@@ -141,59 +187,13 @@ impl<'a> View<'a> {
     /// # Errors
     /// Where files cannot be read.
     pub fn records(&self) -> Result<RecordBatch, Failure> {
-        let doing = || "the records cannot be read".to_owned();
         let mut parts: Vec<RecordBatch> = Vec::new();
         for (origin, name) in self.sources()? {
-            let Some(batch) = self.table(&format!("records/{origin}"))? else { continue };
-            let mut fields = vec![Arc::new(Field::new("source", DataType::Utf8, false))];
-            fields.extend(batch.schema().fields().iter().cloned());
-            let source: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name.as_str(), batch.num_rows())));
-            let columns = std::iter::once(source).chain(batch.columns().iter().cloned()).collect();
-            parts.push(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(doing)?);
-        }
-        let all = union(&parts)?;
-        self.with_assignments(&all)
-    }
-
-    /// Puts beside each record its member, and the reason that decides in the end.
-    fn with_assignments(&self, records: &RecordBatch) -> Result<RecordBatch, Failure> {
-        let doing = || "the assignments of records cannot be read".to_owned();
-        let assignments = self.table("assignments")?;
-        let mut rows = BTreeMap::new();
-        if let Some(batch) = &assignments {
-            let keys = batch.column_by_name(RECORD_KEY).expect("assignments have keys").as_fixed_size_binary();
-            rows.extend((0..batch.num_rows()).map(|row| (keys.value(row), row as u64)));
-        }
-        let keys = records.column_by_name(RECORD_KEY).expect("records have keys").as_fixed_size_binary();
-        let at: arrow::array::UInt64Array = keys.iter().map(|key| key.and_then(|key| rows.get(key).copied())).collect();
-        let from = |name: &str, kind: &DataType| match &assignments {
-            Some(batch) => take(batch.column_by_name(name).expect("assignments have this column"), &at, None).doing(doing),
-            None => Ok(new_null_array(kind, records.num_rows())),
-        };
-        let member = from(MEMBER_ID, &DataType::FixedSizeBinary(16))?;
-        let reason = from("reason", &DataType::Utf8)?;
-        let mut fields = Vec::new();
-        let mut columns = Vec::new();
-        for (field, column) in records.schema().fields().iter().zip(records.columns()) {
-            match field.name().as_str() {
-                RECORD_KEY | CONTENT_HASH => {}
-                "record_id" => {
-                    fields.push(Arc::clone(field));
-                    columns.push(Arc::clone(column));
-                    fields.push(Arc::new(Field::new(MEMBER_ID, DataType::FixedSizeBinary(16), true)));
-                    columns.push(Arc::clone(&member));
-                }
-                "reason" => {
-                    fields.push(Arc::clone(field));
-                    columns.push(Arc::clone(&reason));
-                }
-                _ => {
-                    fields.push(Arc::clone(field));
-                    columns.push(Arc::clone(column));
-                }
+            if let Some(batch) = self.table(&format!("records/{origin}"))? {
+                parts.push(of_source(&name, &batch)?);
             }
         }
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(doing)
+        with_assignments(&union(&parts)?, self.table("assignments")?.as_ref())
     }
 
     /// `quarantine`: the records that have a reason and no member.
@@ -203,7 +203,7 @@ impl<'a> View<'a> {
     pub fn quarantine(&self, records: &RecordBatch) -> Result<RecordBatch, Failure> {
         let reasons = records.column_by_name("reason").expect("records have reasons");
         let set_aside = arrow::compute::is_not_null(reasons).doing(|| "the quarantine cannot be read".to_owned())?;
-        arrow::compute::filter_record_batch(records, &set_aside).doing(|| "the quarantine cannot be read".to_owned())
+        filter_record_batch(records, &set_aside).doing(|| "the quarantine cannot be read".to_owned())
     }
 
     /// `tasks`, and those of them that count as touches.
@@ -228,6 +228,66 @@ impl<'a> View<'a> {
             [("members", self.members()?), ("records", records), ("quarantine", quarantine), ("tasks", tasks), ("touches", touches)];
         Ok(tables.into_iter().map(|(name, batch)| Table { name: name.to_owned(), schema: batch.schema(), batches: vec![batch] }).collect())
     }
+}
+
+/// The rows of a source with its name before them.
+fn of_source(name: &str, rows: &RecordBatch) -> Result<RecordBatch, Failure> {
+    let mut fields = vec![Arc::new(Field::new("source", DataType::Utf8, false))];
+    fields.extend(rows.schema().fields().iter().cloned());
+    let source: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, rows.num_rows())));
+    let columns = std::iter::once(source).chain(rows.columns().iter().cloned()).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(|| "the records cannot be read".to_owned())
+}
+
+fn record_keys(rows: &RecordBatch) -> HashSet<[u8; 16]> {
+    let keys = rows.column_by_name(RECORD_KEY).expect("records have keys").as_fixed_size_binary();
+    keys.iter().flatten().filter_map(|key| key.try_into().ok()).collect()
+}
+
+/// For each row whether its id in this column is one of these.
+pub fn is_in(rows: &RecordBatch, column: &str, ids: &HashSet<[u8; 16]>) -> BooleanArray {
+    let column = rows.column_by_name(column).expect("the table has this column").as_fixed_size_binary();
+    column.iter().map(|id| Some(id.and_then(|id| id.try_into().ok()).is_some_and(|id: [u8; 16]| ids.contains(&id)))).collect()
+}
+
+/// Puts beside each record its member, and the reason that decides in the end.
+fn with_assignments(records: &RecordBatch, assignments: Option<&RecordBatch>) -> Result<RecordBatch, Failure> {
+    let doing = || "the assignments of records cannot be read".to_owned();
+    let mut rows = HashMap::new();
+    if let Some(batch) = assignments {
+        let keys = batch.column_by_name(RECORD_KEY).expect("assignments have keys").as_fixed_size_binary();
+        rows.extend((0..batch.num_rows()).map(|row| (keys.value(row), row as u64)));
+    }
+    let keys = records.column_by_name(RECORD_KEY).expect("records have keys").as_fixed_size_binary();
+    let at: arrow::array::UInt64Array = keys.iter().map(|key| key.and_then(|key| rows.get(key).copied())).collect();
+    let from = |name: &str, kind: &DataType| match assignments {
+        Some(batch) => take(batch.column_by_name(name).expect("assignments have this column"), &at, None).doing(doing),
+        None => Ok(new_null_array(kind, records.num_rows())),
+    };
+    let member = from(MEMBER_ID, &DataType::FixedSizeBinary(16))?;
+    let reason = from("reason", &DataType::Utf8)?;
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (field, column) in records.schema().fields().iter().zip(records.columns()) {
+        match field.name().as_str() {
+            RECORD_KEY | CONTENT_HASH => {}
+            "record_id" => {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(column));
+                fields.push(Arc::new(Field::new(MEMBER_ID, DataType::FixedSizeBinary(16), true)));
+                columns.push(Arc::clone(&member));
+            }
+            "reason" => {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(&reason));
+            }
+            _ => {
+                fields.push(Arc::clone(field));
+                columns.push(Arc::clone(column));
+            }
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).doing(doing)
 }
 
 /// The ids of a batch of members.

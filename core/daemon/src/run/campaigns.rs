@@ -56,7 +56,11 @@ pub fn campaigns(
     if findings.has_errors() { Err(findings) } else { Ok(made) }
 }
 
-fn window(of: &config::Window) -> Result<Window, String> {
+/// A time window as outreach takes it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn window(of: &config::Window) -> Result<Window, String> {
     let days: Vec<Weekday> = of.days.iter().map(|day| day.weekday()).collect();
     Window::new(of.from.0, of.to.0, &days).map_err(|error| error.to_string())
 }
@@ -72,7 +76,8 @@ fn template(config: &Config, campaign: &str, key: &str, text: Option<&str>, memb
     })
 }
 
-fn template_error(config: &Config, key: &[&str], error: TemplateError) -> Diagnostics {
+/// What is wrong with a template, at its line.
+pub fn template_error(config: &Config, key: &[&str], error: TemplateError) -> Diagnostics {
     let help = error.suggestion.map(|near| format!("did you mean `{near}`?"));
     match error.range {
         Some(range) => Diagnostics::at_offset(config, key, range.start, range.len(), error.message, help),

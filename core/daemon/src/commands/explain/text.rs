@@ -1,0 +1,183 @@
+//! An explanation for people.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::run::short;
+
+/// The document as text.
+pub fn text(result: &Value) -> String {
+    let mut text = String::new();
+    let as_of = format!("as of generation {} ({})", result["generation"], word(&result["clock"]));
+    match (result["phone"].as_str(), result["refused"].is_object()) {
+        (Some(phone), _) => line(&mut text, &format!("phone {phone}, {as_of}")),
+        (None, true) => {
+            let refused = &result["refused"];
+            line(&mut text, &format!("{} is not used as a phone: {}; {as_of}", word(&refused["cell"]), word(&refused["because"])));
+        }
+        (None, false) => line(&mut text, &as_of),
+    }
+    if let Some(into) = result["forwarded_to"].as_str() {
+        line(&mut text, &format!("the member was joined to member {into}"));
+    }
+    if result["gone"] == true {
+        line(&mut text, "all rows of the member have left the sources or are in quarantine");
+    }
+    records(&mut text, list(&result["records"]));
+    list(&result["members"]).iter().for_each(|of| member(&mut text, of));
+    let contact = &result["contact"];
+    if !list(&contact["tasks"]).is_empty() {
+        line(&mut text, "\ntasks of the phone that belong to no member any more");
+        list(&contact["tasks"]).iter().for_each(|of| task(&mut text, of));
+    }
+    for entry in list(&contact["suppressions"]) {
+        let until = entry["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default();
+        let (who, source, since, why) = (word(&entry["set_by"]), word(&entry["source"]), word(&entry["since"]), word(&entry["reason"]));
+        line(&mut text, &format!("suppressed since {since}{until} by {who} ({source}): {why}"));
+    }
+    for link in list(&contact["links"]) {
+        line(&mut text, &format!("linked in {} since {}", word(&link["channel"]), word(&link["since"])));
+    }
+    text
+}
+
+fn records(text: &mut String, records: &[Value]) {
+    if records.is_empty() {
+        line(text, "no row of any source has it");
+    }
+    for record in records {
+        let fate = match (record["quarantined"].as_str(), record["member_id"].as_str()) {
+            (Some(code), _) => format!("in quarantine: {code}: {}", word(&record["because"])),
+            (None, Some(member)) => format!("member {}", short(member)),
+            (None, None) => "of no member".to_owned(),
+        };
+        line(text, &format!("  row {} of {}: {fate}", word(&record["record_id"]), word(&record["source"])));
+    }
+}
+
+fn member(text: &mut String, member: &Value) {
+    let rows = if member["records"] == 1 { "1 row".to_owned() } else { format!("{} rows", member["records"]) };
+    line(text, &format!("\nmember {}, made of {rows}", word(&member["member_id"])));
+    for row in list(&member["rows"]) {
+        let by = words(&row["joined_by"]);
+        let by = if by.is_empty() { String::new() } else { format!(", joined by {by}") };
+        line(text, &format!("  row {} of {}{by}", word(&row["record_id"]), word(&row["source"])));
+    }
+    for column in list(&member["columns"]) {
+        let (name, value, rule) = (word(&column["column"]), word(&column["value"]), word(&column["rule"]));
+        let from = words(&column["from"]);
+        let from = if from.is_empty() { String::new() } else { format!(" of {from}") };
+        line(text, &format!("  {name} = {value}  ({rule}{from})"));
+    }
+    for tag in list(&member["tags"]) {
+        line(text, &format!("  tag {} since {}: {}", word(&tag["tag"]), word(&tag["since"]), word(&tag["rule"])));
+    }
+    list(&member["tasks"]).iter().for_each(|of| task(text, of));
+    for decision in list(&member["decisions"]) {
+        let (campaign, code, because) = (word(&decision["campaign"]), word(&decision["decision"]), word(&decision["because"]));
+        line(text, &format!("  no task of {campaign}: {code}: {because}"));
+    }
+}
+
+fn task(text: &mut String, task: &Value) {
+    let not_before = task["not_before"].as_str().map(|at| format!("not before {at}"));
+    let why = ["code", "because", "message", "outcome"].into_iter().filter_map(|key| task[key].as_str().map(str::to_owned));
+    let why: Vec<String> = why.chain(not_before).filter(|part| !part.is_empty()).collect();
+    let why = if why.is_empty() { String::new() } else { format!(": {}", why.join(": ")) };
+    let (id, campaign) = (word(&task["task_id"]), word(&task["campaign"]));
+    line(text, &format!("  task {} of {campaign}: {} since {}{why}", short(id), word(&task["state"]), word(&task["changed"])));
+}
+
+fn line(text: &mut String, line: &str) {
+    let _ = writeln!(text, "{line}");
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn words(value: &Value) -> String {
+    list(value).iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_explained_from_row_to_task() {
+        let result = json!({
+            "phone": "138****8000", "refused": null, "generation": 7, "clock": "2026-09-21T22:30:00+08:00", "forwarded_to": null, "gone": false,
+            "records": [
+                { "source": "pos", "record_id": "C1", "member_id": "0123456789abcdef0123456789abcdef", "quarantined": null, "because": null },
+                { "source": "pos", "record_id": "C9", "member_id": null, "quarantined": "phone_multiple", "because": "the cell holds more than one number" },
+            ],
+            "members": [{
+                "member_id": "0123456789abcdef0123456789abcdef", "records": 2,
+                "rows": [{ "source": "pos", "record_id": "C1", "joined_by": ["phone"] }, { "source": "shop", "record_id": "S1", "joined_by": ["phone"] }],
+                "columns": [{ "column": "store", "value": "西湖店", "rule": "most_recent", "from": ["pos C1"] }],
+                "tags": [{ "tag": "dormant", "since": "2026-09-20T22:30:00+08:00", "rule": "days_since_last_order > 180" }],
+                "tasks": [
+                    { "task_id": "ffff456789abcdef0123456789abcdef", "campaign": "warm-add", "state": "refused", "changed": "2026-09-21T22:31:00+08:00",
+                      "code": "suppressed", "because": "the phone is on the suppression list", "message": null, "outcome": null, "not_before": null },
+                    { "task_id": "eeee456789abcdef0123456789abcdef", "campaign": "warm-add", "state": "planned", "changed": "2026-09-21T22:31:00+08:00",
+                      "code": null, "because": null, "message": null, "outcome": null, "not_before": "2026-09-22T09:00:00+08:00" },
+                ],
+                "decisions": [{ "campaign": "key-members", "decision": "held_out", "because": "the phone is in the campaign's control group" }],
+            }],
+            "contact": { "tasks": [], "links": [{ "channel": "store-list", "since": "2026-09-21T22:31:00+08:00" }], "suppressions": [
+                { "reason": "asked", "source": "operator", "set_by": "li", "since": "2026-09-21T22:31:00+08:00", "until": null }
+            ]},
+        });
+        insta::assert_snapshot!(text(&result), @r"
+        phone 138****8000, as of generation 7 (2026-09-21T22:30:00+08:00)
+          row C1 of pos: member 01234567
+          row C9 of pos: in quarantine: phone_multiple: the cell holds more than one number
+
+        member 0123456789abcdef0123456789abcdef, made of 2 rows
+          row C1 of pos, joined by phone
+          row S1 of shop, joined by phone
+          store = 西湖店  (most_recent of pos C1)
+          tag dormant since 2026-09-20T22:30:00+08:00: days_since_last_order > 180
+          task ffff4567 of warm-add: refused since 2026-09-21T22:31:00+08:00: suppressed: the phone is on the suppression list
+          task eeee4567 of warm-add: planned since 2026-09-21T22:31:00+08:00: not before 2026-09-22T09:00:00+08:00
+          no task of key-members: held_out: the phone is in the campaign's control group
+        suppressed since 2026-09-21T22:31:00+08:00 by li (operator): asked
+        linked in store-list since 2026-09-21T22:31:00+08:00
+        ");
+    }
+
+    #[test]
+    fn a_number_that_is_refused_says_why() {
+        let result = json!({
+            "phone": null, "generation": 7, "clock": "2026-09-21T22:30:00+08:00", "records": [], "members": [],
+            "refused": { "cell": "138****0000", "code": "phone_placeholder", "because": "the number is on the list of placeholders" },
+            "forwarded_to": null, "gone": false, "contact": { "tasks": [], "links": [], "suppressions": [] },
+        });
+        insta::assert_snapshot!(text(&result), @r"
+        138****0000 is not used as a phone: the number is on the list of placeholders; as of generation 7 (2026-09-21T22:30:00+08:00)
+        no row of any source has it
+        ");
+    }
+
+    #[test]
+    fn a_member_that_was_joined_to_another_leads_there() {
+        let result = json!({
+            "phone": null, "refused": null, "generation": 7, "clock": "2026-09-21T22:30:00+08:00", "records": [], "members": [],
+            "forwarded_to": "0123456789abcdef0123456789abcdef", "gone": true, "contact": { "tasks": [], "links": [], "suppressions": [] },
+        });
+        insta::assert_snapshot!(text(&result), @r"
+        as of generation 7 (2026-09-21T22:30:00+08:00)
+        the member was joined to member 0123456789abcdef0123456789abcdef
+        all rows of the member have left the sources or are in quarantine
+        no row of any source has it
+        ");
+    }
+}

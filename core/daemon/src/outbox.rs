@@ -1,0 +1,153 @@
+//! The outbox between runs: sends what falls due and takes in what came of it.
+//!
+//! It asks no source anything, so that a source that is slow, changing or gone holds up nobody; and it
+//! sends the tasks of all pipelines, whichever of them runs next.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use arrow::array::AsArray;
+use arrow::datatypes::UInt64Type;
+use reunion_host::ChannelConnector;
+use reunion_ledger::ComponentKind;
+use reunion_model::MemberId;
+use reunion_model::schema::MEMBER_ID;
+use reunion_outreach::Campaign;
+
+use crate::app::App;
+use crate::components;
+use crate::config::Diagnostics;
+use crate::dispatch::{Clock, Dispatcher};
+use crate::failure::{Doing, Failure};
+use crate::run::StoredSchema;
+use crate::run::campaigns::window;
+use crate::state::{State, now_us};
+
+/// The column of the members' table that says, a bit for each source, which ones have records of them.
+const SOURCE_MASK: &str = "source_mask";
+
+/// Everything that sending needs, made once.
+pub struct Outbox<'a> {
+    app: &'a App,
+    state: &'a State,
+    channels: BTreeMap<String, Box<dyn ChannelConnector>>,
+    campaigns: HashMap<String, Campaign>,
+    /// What the last pass said, so that a trouble that lasts is told once and not every few seconds.
+    said: HashSet<String>,
+}
+
+impl<'a> Outbox<'a> {
+    /// Makes the channels of the config.
+    ///
+    /// # Errors
+    /// What is wrong with the config.
+    pub fn new(app: &'a App, state: &'a State) -> Result<Self, Failure> {
+        let channels = components::channels(&app.config, &app.plugins)?;
+        Ok(Self { app, state, channels, campaigns: campaigns(app)?, said: HashSet::new() })
+    }
+
+    /// Takes in what came of tasks, and sends what is due now. Gives what the operator should know and has
+    /// not been told by the pass before.
+    ///
+    /// # Errors
+    /// Where the ledger refuses, or the head cannot be read.
+    pub fn pass(&mut self, stopping: &dyn Fn() -> bool) -> Result<Vec<String>, Failure> {
+        let dispatcher = Dispatcher {
+            config: &self.app.config,
+            state: self.state,
+            channels: &self.channels,
+            campaigns: &self.campaigns,
+            stale: Box::new(|members| stale(self.app, self.state, members)),
+            clock: Clock::machine(),
+            stopping,
+        };
+        let mut notes = dispatcher.poll()?;
+        notes.extend(dispatcher.pass()?.errors);
+        Ok(news(&mut self.said, notes))
+    }
+}
+
+/// The lines that were not among the last ones.
+fn news(said: &mut HashSet<String>, notes: Vec<String>) -> Vec<String> {
+    let before = std::mem::replace(said, notes.iter().cloned().collect());
+    notes.into_iter().filter(|note| !before.contains(note)).collect()
+}
+
+/// The campaigns with what is asked of a task at the moment of sending. Its texts were made when it was
+/// planned, so no template is compiled here.
+fn campaigns(app: &App) -> Result<HashMap<String, Campaign>, Failure> {
+    let mut made = HashMap::new();
+    for (name, of) in &app.config.campaigns {
+        let window = of.window.as_ref().map(window).transpose();
+        let window = window.map_err(|error| Diagnostics::at(&app.config, &["campaigns", name, "window"], error, None))?;
+        let (enabled, touches_max) = (of.enabled, of.touches_max);
+        made.insert(name.clone(), Campaign { enabled, touches_max, window, ..Campaign::new(name.clone(), of.channel.clone()) });
+    }
+    Ok(made)
+}
+
+/// Which of these members have data of a source that is older now than the source's `max_age_hours`.
+fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSet<MemberId>, Failure> {
+    let none = HashSet::new();
+    if members.is_empty() {
+        return Ok(none);
+    }
+    let Some((_, head)) = state.head()? else { return Ok(none) };
+    let schema = StoredSchema::of(Some(&head))?;
+    let mut mask = 0_u64;
+    for (bit, origin) in source_order(&schema).enumerate() {
+        mask |= u64::from(is_stale(app, state, origin)?) << bit;
+    }
+    if mask == 0 {
+        return Ok(none);
+    }
+    let doing = || "the members of the head cannot be read".to_owned();
+    let mut found = HashSet::new();
+    for part in head.live("members", Some(&[MEMBER_ID, SOURCE_MASK])).doing(doing)? {
+        let batch = part.doing(doing)?.batch;
+        let ids = batch.column_by_name(MEMBER_ID).expect("members have ids").as_fixed_size_binary();
+        let masks = batch.column_by_name(SOURCE_MASK).expect("members have sources").as_primitive::<UInt64Type>();
+        let old = ids.iter().zip(masks.iter()).filter(|(_, of)| of.is_some_and(|of| of & mask != 0));
+        found.extend(old.filter_map(|(id, _)| MemberId::from_slice(id?)).filter(|id| members.contains(id)));
+    }
+    Ok(found)
+}
+
+/// The sources in the order of the members' bits, by the names that the state knows them by: the first
+/// part of what the generation's members were made by.
+fn source_order(schema: &StoredSchema) -> impl Iterator<Item = &str> {
+    schema.golden.split(';').next().unwrap_or_default().split(',').filter(|origin| !origin.is_empty())
+}
+
+/// Whether a source's last complete pull is too old. One that left the config has no say.
+fn is_stale(app: &App, state: &State, origin: &str) -> Result<bool, Failure> {
+    let components = state.ask(state.ledger.components())?;
+    let component = components.iter().find(|of| of.kind == ComponentKind::Source && of.origin == origin);
+    let name = component.map_or(origin, |component| component.name.as_str());
+    let Some(source) = app.config.sources.get(name) else { return Ok(false) };
+    let last = state.ask(state.ledger.source_state(name))?.last;
+    let as_of_us = last.map(|pull| pull.as_of_us.unwrap_or(pull.started_us));
+    let max_age_us = i64::from(source.max_age_hours) * 3_600_000_000;
+    Ok(as_of_us.is_some_and(|as_of_us| now_us().saturating_sub(as_of_us) > max_age_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_that_lasts_is_told_once() {
+        let mut said = HashSet::new();
+        let notes = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(news(&mut said, notes("a b")), notes("a b"));
+        assert_eq!(news(&mut said, notes("b c")), notes("c"));
+        assert_eq!(news(&mut said, notes("")), notes(""));
+        assert_eq!(news(&mut said, notes("a")), notes("a"), "it had ended, and is told again");
+    }
+
+    #[test]
+    fn the_order_of_sources_is_that_of_the_generation() {
+        let schema = |golden: &str| StoredSchema { golden: golden.to_owned(), ..StoredSchema::default() };
+        assert_eq!(source_order(&schema("pos,shop; name text most_recent")).collect::<Vec<_>>(), ["pos", "shop"]);
+        assert_eq!(source_order(&schema("")).count(), 0);
+    }
+}
