@@ -52,6 +52,13 @@ fn a_full_disk_costs_nothing() {
     fill_disks().unwrap();
 }
 
+/// These tests would notice: with the syncs of one kind of file forgotten, a cut after the end is not
+/// survived.
+#[test]
+fn a_forgotten_sync_is_noticed() {
+    forget_syncs().unwrap();
+}
+
 /// A run that was journaled, and what it needs to be run again.
 struct Journaled {
     program: PathBuf,
@@ -104,6 +111,35 @@ fn fill_disks() -> Result<(), Failed> {
         survive_full_disk(&run, *bytes, &work.join(format!("disk-{number}"))).map_err(failed)
     });
     assert!(failures.is_empty(), "{}", failures.concat());
+    Ok(())
+}
+
+fn forget_syncs() -> Result<(), Failed> {
+    let work = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let work = work.path().canonicalize()?;
+    let run = journal(&work, Day::First)?;
+    let places = ["state/keys.json", "state/people/segments", "state/people/generations", "state/ledger.sqlite", "out"];
+    let unnoticed = side_by_side(&places, |number, place| {
+        let mut forgotten = HashSet::new();
+        let mut records = run.records.clone();
+        records.retain(|record| match record {
+            Record::Open { handle, path, .. } => {
+                if path.strip_prefix(&run.root).is_ok_and(|path| path.to_string_lossy().starts_with(place)) {
+                    forgotten.insert(*handle);
+                }
+                true
+            }
+            Record::Sync { handle } => !forgotten.contains(handle),
+            _ => true,
+        });
+        let cut = Tree::read(&run.before.folder).map_err(Failed::from).and_then(|tree| play(&run.root, &tree, &records));
+        let tree = cut.map_err(|error| error.to_string())?.cut(Mode::Promised, 0);
+        match survive(&run, &tree, &work.join(format!("cut-{number}")), None) {
+            Ok(()) => Err(format!("nobody would notice that {place} is not synced\n")),
+            Err(_) => Ok(()),
+        }
+    });
+    assert!(unnoticed.is_empty(), "{}", unnoticed.concat());
     Ok(())
 }
 
