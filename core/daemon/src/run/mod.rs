@@ -57,7 +57,7 @@ pub fn once(app: &App, args: &RunArgs) -> Result<(Report, Exit), Failure> {
 /// # Errors
 /// Why nothing was committed.
 pub fn once_held(app: &App, state: &State, hold: &Hold, args: &RunArgs, stopping: &dyn Fn() -> bool) -> Result<(Report, Exit), Failure> {
-    let setup = Setup::new(app, state, args)?;
+    let mut setup = Setup::new(app, state, args)?;
     hold.remove_orphans(&app.config)?;
     let run = NewRun {
         run_id: run_id()?,
@@ -67,19 +67,25 @@ pub fn once_held(app: &App, state: &State, hold: &Hold, args: &RunArgs, stopping
         base: setup.base_number(),
     };
     state.ask(state.ledger.begin_run(&hold.lease, &run))?;
-    let result = run_to_the_end(&setup, hold, run.run_id, stopping);
+    let result = run_to_the_end(&mut setup, hold, run.run_id, stopping);
     let (exit, report) = match &result {
         Ok((report, exit)) => (*exit, serde_json::to_value(report).doing(|| "the report cannot be stored".to_owned())?),
         Err(failure) => (failure.exit(), failure.json()),
     };
-    state.ask(state.ledger.finish_run(run.run_id, i32::from(exit.code()), &report, now_us()))?;
-    result
+    let noted = state.ask(state.ledger.finish_run(run.run_id, i32::from(exit.code()), &report, now_us()));
+    match (result, noted) {
+        // Why the run failed matters more than that the ledger could not note it, often for the same reason.
+        (Err(failure), Err(_)) => Err(failure),
+        (result, noted) => noted.and(result),
+    }
 }
 
-fn run_to_the_end(setup: &Setup<'_>, hold: &Hold, run_id: RunId, stopping: &dyn Fn() -> bool) -> Result<(Report, Exit), Failure> {
-    let dispatcher = dispatcher(setup, Clock::showing(setup.clock_us), stopping);
+fn run_to_the_end(setup: &mut Setup<'_>, hold: &Hold, run_id: RunId, stopping: &dyn Fn() -> bool) -> Result<(Report, Exit), Failure> {
     // What clerks have returned since counts in this run already.
-    let poll_notes = dispatcher.poll()?;
+    let poll_notes = dispatcher(setup, Clock::showing(setup.clock_us), stopping).poll()?;
+    setup.facts = setup.state.ask(setup.state.ledger.facts())?;
+    let setup = &*setup;
+    let dispatcher = dispatcher(setup, Clock::showing(setup.clock_us), stopping);
     let mut outcome = compute(setup, Some(hold), run_id)?;
     outcome.report.notes.extend(poll_notes);
     let began = Instant::now();
@@ -103,21 +109,6 @@ fn dispatcher<'a>(setup: &'a Setup<'a>, clock: Clock, stopping: &'a dyn Fn() -> 
         clock,
         stopping,
     }
-}
-
-/// Sends what is due and takes in what came of it, between runs.
-///
-/// # Errors
-/// Where the config does not fit the state, or the ledger refuses.
-pub fn send_due(app: &App, state: &State, stopping: &dyn Fn() -> bool) -> Result<(), Failure> {
-    for pipeline in app.config.pipelines.keys().take(1) {
-        let setup = Setup::new(app, state, &RunArgs { pipeline: Some(pipeline.clone()), ..RunArgs::default() })?;
-        let dispatcher = dispatcher(&setup, Clock::machine(), stopping);
-        for note in dispatcher.poll()?.into_iter().chain(dispatcher.pass()?.errors) {
-            tracing::warn!("{note}");
-        }
-    }
-    Ok(())
 }
 
 /// A run's id, random.
