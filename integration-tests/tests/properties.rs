@@ -129,6 +129,50 @@ impl Shop {
     }
 }
 
+/// Does to bytes what broken programs and disks do.
+fn break_somewhere(dice: &mut Dice, bytes: &mut Vec<u8>) {
+    for _ in 0..=dice.below(6) {
+        let (at, length) = (dice.below(bytes.len()), dice.below(40));
+        let end = (at + length).min(bytes.len());
+        match dice.below(7) {
+            0 => bytes.truncate(at.max(1)),
+            1 => drop(bytes.drain(at..end)),
+            2 => bytes[at] = u8::try_from(dice.below(256)).expect("a byte"),
+            3 => bytes.insert(at, b'"'),
+            4 => bytes.insert(at, b'\n'),
+            5 => {
+                let again = bytes[at..end].to_vec();
+                bytes.splice(at..at, again);
+            }
+            _ => drop(bytes.splice(at..end, std::iter::repeat_n(0, length))),
+        }
+    }
+}
+
+#[test]
+fn no_bytes_break_a_run() {
+    let mut dice = Dice(99);
+    let whole = Shop::new(4).export().into_bytes();
+    let retailer = Retailer::by_hand(std::str::from_utf8(&whole).expect("text"));
+    retailer.once();
+    for case in 0..25 {
+        let mut bytes = whole.clone();
+        break_somewhere(&mut dice, &mut bytes);
+        retailer.write_bytes("pos.csv", &bytes);
+        // `once_with` fails where the program breaks off. A file that is none stops its source alone.
+        let ended = retailer.once_with(&[]);
+        assert!(matches!(ended.code, 0 | 3 | 4), "case {case}: {ended:?}");
+        if ended.code != 3 {
+            assert_sums(&ended.json());
+        }
+    }
+    retailer.write_bytes("pos.csv", &whole);
+    let report = retailer.once();
+    let (mended, fresh) = (retailer.picture(), Retailer::by_hand(std::str::from_utf8(&whole).expect("text")));
+    assert_eq!(report["members"]["total"], fresh.once()["members"]["total"]);
+    assert_eq!(without_history(&mended), without_history(&fresh.picture()));
+}
+
 /// Who is with whom and why not, and the members' columns, without ids and what depends on history.
 fn without_history(picture: &Picture) -> (BTreeSet<Vec<String>>, BTreeSet<String>) {
     let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
