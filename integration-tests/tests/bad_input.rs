@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use reunion_integration_tests::harness::{Ended, HEADER, Retailer, assert_sums, binary, contents, count, end, export, row};
+use reunion_integration_tests::harness::{Ended, HEADER, Retailer, assert_sums, binary, contents, count, end, export, row, total};
 use serde_json::{Value, json};
 
 fn good(at: usize) -> String {
@@ -347,4 +347,63 @@ fn folders_that_cannot_be_written_are_named() {
     assert_ne!(refused.code, 0, "{refused:?}");
     refused.says(&["state.key"]);
     assert_eq!(retailer.picture(), before);
+}
+
+#[test]
+fn a_list_that_is_there_is_never_overwritten() {
+    let mut retailer = Retailer::by_hand(&export([good(1)]));
+    retailer.edit_config("out/{store}/{date}-{run}.csv", "out/{store}.csv");
+    retailer.edit_config("[pipelines.daily]", "[limits]\ndrain_secs = 0\n[pipelines.daily]");
+    retailer.once();
+    let first = contents(&retailer.path("out"));
+    retailer.write("pos.csv", &export([good(1), good(2)]));
+    let report = retailer.once_with(&[]).exits(4).json();
+    assert_eq!(count(&report, "/channels/store-list/unknown"), 1, "{report:#}");
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("is there already with other tasks"), "{notes}");
+    assert_eq!(contents(&retailer.path("out")), first);
+    // Moved away, it makes room, and the task goes out once.
+    fs::rename(retailer.path("out/S1.csv"), retailer.path("out/S1-old.csv")).expect("it is there");
+    retailer.json(&["tasks", "requeue", "--state", "unknown"]);
+    retailer.once();
+    let picture = retailer.picture();
+    assert_eq!((picture.tasks.len(), picture.listed.len()), (2, 2));
+    assert!(picture.tasks.iter().all(|task| task["state"] == "accepted"), "{:#?}", picture.tasks);
+}
+
+#[test]
+fn rows_without_an_id_of_their_own_are_told_apart_by_their_key() {
+    let header = "phone,name,store,updated_at,last_order_at\n";
+    let line = |phone: &str, name: &str| format!("{phone},{name},S1,2025-01-02T03:04:05Z,2025-01-02T03:04:05Z\n");
+    let twice = format!("{}{}", line("13800138003", "丙"), line("138-0013-8003", "丁"));
+    let mut retailer = Retailer::by_hand(&format!("{header}{}{}{twice}", line("13800138001", "甲"), line("13800138002", "乙")));
+    let report = retailer.once();
+    assert_sums(&report);
+    assert_eq!(count(&report, "/members/total"), 2, "{report:#}");
+    assert_eq!(report["sources"]["pos"]["quarantined"], json!({ "record_key_duplicate": 1 }));
+    assert_eq!(count(&report, "/sources/pos/superseded"), 1, "one key is one record, and two rows of it are one too many");
+    let ids = retailer.query("select member_id, phone from members order by phone");
+    // Neither the order of rows nor how a number is written changes who is who.
+    retailer.write("pos.csv", &format!("{header}{twice}{}{}", line("+86 13800138002", "乙"), line("13800138001", "甲甲")));
+    let report = retailer.once();
+    assert_eq!((count(&report, "/sources/pos/new"), count(&report, "/sources/pos/deleted")), (0, 0), "{report:#}");
+    assert_eq!(retailer.query("select member_id, phone from members order by phone"), ids);
+    assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0);
+    // One of the two is gone: the other is a row like any.
+    retailer.write("pos.csv", &format!("{header}{}{}{}", line("13800138001", "甲"), line("13800138002", "乙"), line("13800138003", "丙")));
+    let report = retailer.once();
+    assert_eq!((count(&report, "/members/total"), total(&report, "/sources/pos/quarantined")), (3, 0), "{report:#}");
+}
+
+#[test]
+fn an_address_that_is_not_there_is_told_before_anything_is_done() {
+    let mut retailer = with_ten();
+    let before = retailer.picture();
+    retailer.edit_config("path = \"pos.csv\"", "path = \"in/nowhere/*.csv\"");
+    assert!(failure(retailer.once_with(&[])).contains("nowhere"));
+    retailer.edit_config("path = \"in/nowhere/*.csv\"", "path = \"none-*.csv\"");
+    // A pattern that matches nothing is an empty source, and the guard's to judge.
+    retailer.once_with(&[]).exits(3).says(&["the source `pos` is empty", "10 rows"]);
+    assert_eq!(retailer.picture(), before);
+    retailer.run(&["once", "--config", "/nowhere/reunion.toml"]).exits(2);
 }
