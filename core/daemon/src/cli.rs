@@ -194,7 +194,7 @@ pub struct TaskFilter {
     /// Tasks for this channel
     #[arg(long, value_name = "NAME")]
     pub channel: Option<String>,
-    /// Tasks that were planned at this time or later, RFC 3339
+    /// Tasks that moved last at this time or later, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub since: Option<Timestamp>,
 }
@@ -215,7 +215,7 @@ pub struct TaskSelection {
     /// Tasks for this channel
     #[arg(long, value_name = "NAME", group = "selection", conflicts_with = "ids")]
     pub channel: Option<String>,
-    /// Tasks that were planned at this time or later, RFC 3339
+    /// Tasks that moved last at this time or later, RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_time, group = "selection", conflicts_with = "ids")]
     pub since: Option<Timestamp>,
 }
@@ -253,7 +253,7 @@ pub enum SuppressCommand {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// List what is suppressed; phones are kept as hashes and cannot be shown
+    /// List what is suppressed; phones are kept as hashes, and shown masked
     Ls {
         /// How many at most
         #[arg(long, value_name = "COUNT", default_value_t = 50)]

@@ -52,6 +52,9 @@ impl Clock {
     }
 }
 
+/// Of some members those whose data is too old to contact them.
+pub type Stale<'a> = dyn Fn(&HashSet<MemberId>) -> Result<HashSet<MemberId>, Failure> + 'a;
+
 /// What dispatch needs to know.
 pub struct Dispatcher<'a> {
     /// The config.
@@ -63,7 +66,7 @@ pub struct Dispatcher<'a> {
     /// The campaigns by name, with what their channels ask.
     pub campaigns: &'a HashMap<String, Campaign>,
     /// Members whose data is too old to contact them.
-    pub stale: Box<dyn Fn(&HashSet<MemberId>) -> Result<HashSet<MemberId>, Failure> + 'a>,
+    pub stale: Box<Stale<'a>>,
     /// The clock.
     pub clock: Clock,
     /// True once the program is asked to end.

@@ -313,3 +313,27 @@ fn every_phone_is_explained() {
         assert_eq!(shop.ask(args).0, Some(2), "{args:?}");
     }
 }
+
+#[test]
+fn the_decisions_of_each_pipeline_stand_until_it_runs_again() {
+    let shop = Shop::new();
+    fs::remove_file(shop.path("out")).expect("the way is free");
+    let other = "[campaigns.again]\naudience = \"store is not null\"\nchannel = \"list\"\nholdout = 0\n\
+                 [pipelines.other]\nsources = [\"pos\"]\ncampaigns = [\"again\"]\n";
+    fs::write(shop.path("conf.d/other.toml"), other).expect("a config");
+    assert_eq!(shop.ask(&["suppress", "add", "13900001202"]).0, Some(0));
+    let decisions = || {
+        let (_, explained) = shop.ask(&["explain", "13900001202"]);
+        let decisions = explained["members"][0]["decisions"].as_array().expect("a list").clone();
+        let mut told: Vec<String> = decisions.iter().map(|of| format!("{} {}", of["campaign"], of["decision"]).replace('"', "")).collect();
+        told.sort();
+        told
+    };
+    assert_eq!(shop.ask(&["once", "--pipeline", "daily"]).0, Some(0));
+    assert_eq!(decisions(), ["again not_run", "hello suppressed"]);
+    assert_eq!(shop.ask(&["once", "--pipeline", "other"]).0, Some(0));
+    assert_eq!(decisions(), ["again suppressed", "hello suppressed"]);
+    assert_eq!(shop.ask(&["suppress", "rm", "13900001202"]).0, Some(0));
+    assert_eq!(shop.ask(&["once", "--pipeline", "daily"]).0, Some(0));
+    assert_eq!(decisions(), ["again suppressed"], "the one has a task now, the other was not asked again");
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{FixedSizeBinaryBuilder, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use reunion_generations::{GenerationWriter, ManifestMeta};
 use reunion_ledger::{Arm as StoredArm, ArmKind, Component, ComponentKind, GenerationCommit, NewTask, Payload};
@@ -132,8 +133,28 @@ fn write_rest(
     let upserts = delta.upserts.iter().map(|batch| keyed_tags(setup, batch)).collect::<Result<Vec<_>, _>>()?;
     writer.delta("tags", TAG_KEY, upserts).doing(doing)?;
     let names: Vec<&str> = outreach.plan.campaigns.iter().map(|campaign| campaign.name.as_str()).collect();
-    let decisions = outreach.plan.decisions.batches(&names, BATCH_ROWS_MAX * 8).collect::<Result<Vec<_>, _>>().doing(doing)?;
+    let mut decisions = decisions_of_others(setup, &names)?;
+    for batch in outreach.plan.decisions.batches(&names, BATCH_ROWS_MAX * 8) {
+        decisions.push(batch.doing(doing)?);
+    }
     writer.replace("decisions", None, decisions).doing(doing)
+}
+
+/// What the last runs of other pipelines decided: it stands until they run again.
+fn decisions_of_others(setup: &Setup<'_>, planned: &[&str]) -> Result<Vec<RecordBatch>, Failure> {
+    use arrow::array::{AsArray, BooleanArray};
+    let Some(base) = setup.base() else { return Ok(Vec::new()) };
+    let doing = || "the decisions of the head cannot be read".to_owned();
+    let mut kept = Vec::new();
+    for part in base.live("decisions", None).doing(doing)? {
+        let batch = part.doing(doing)?.batch;
+        let campaigns = batch.column_by_name("campaign").expect("decisions have campaigns").as_string::<i32>();
+        let own = |name: &str| planned.contains(&name) || !setup.campaigns.contains_key(name);
+        let stays: BooleanArray = campaigns.iter().map(|name| Some(name.is_some_and(|name| !own(name)))).collect();
+        let batch = filter_record_batch(&batch, &stays).doing(doing)?;
+        kept.extend((batch.num_rows() > 0).then_some(batch));
+    }
+    Ok(kept)
 }
 
 /// A large batch in slices of the size of a row group.
