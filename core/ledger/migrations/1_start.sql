@@ -191,11 +191,11 @@ create table tasks (
     outcome_us bigint,
     payload bytea not null
 );
--- One touch is one task, whatever happens.
-create unique index tasks_touch on tasks (campaign, contact, touch) where state not in ('cancelled', 'refused');
+-- One touch is one task, whatever happens; those that were taken back differ by their try.
+create unique index tasks_touch on tasks
+    (contact, campaign, touch, (case when state in ('cancelled', 'refused') then try_number else 0 end));
 create index tasks_outbox on tasks (channel, run_id, group_key) where state in ('planned', 'not_sent', 'unknown');
 create index tasks_dispatch on tasks (dispatch_id) where dispatch_id is not null;
-create index tasks_contact on tasks (contact);
 create index tasks_member on tasks (member);
 
 -- Every move after `planned`.

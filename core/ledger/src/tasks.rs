@@ -428,7 +428,10 @@ impl Tx {
     pub async fn plan(&mut self, tasks: &[NewTask], payloads: Vec<Vec<u8>>, generation: u64, clock_us: i64, now_us: i64) -> Result<()> {
         let sql = "insert into tasks (task_id, campaign, contact, member, touch, try_number, channel, store, staff, group_key, run_id, \
              not_before_us, due_us, payload, generation, planned_us, changed_us, state) values {values}";
-        let rows = tasks.iter().zip(payloads).map(|(task, payload)| {
+        // The tasks of a group lie side by side, as they are claimed.
+        let mut rows: Vec<_> = tasks.iter().zip(payloads).collect();
+        rows.sort_unstable_by_key(|(task, _)| (&task.channel, &task.group, &task.campaign, &task.store, task.task_id));
+        let rows = rows.into_iter().map(|(task, payload)| {
             args![
                 task.task_id,
                 &task.campaign,
