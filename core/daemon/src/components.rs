@@ -57,7 +57,8 @@ fn mode(config: &Config, plugin: &Plugin, name: &str) -> Diagnostics {
         ReadMode::Snapshot => "snapshot",
     };
     let modes = &plugin.manifest().capabilities.modes;
-    if modes.iter().any(|mode| mode == wanted) {
+    // A manifest that names none reads in either.
+    if modes.is_empty() || modes.iter().any(|mode| mode == wanted) {
         return Diagnostics::default();
     }
     let message = format!("the plugin `{}` does not read in the mode `{wanted}`", plugin.manifest().name);
