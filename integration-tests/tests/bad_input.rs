@@ -100,6 +100,15 @@ fn a_source_that_cannot_be_read_keeps_what_it_held() {
     fs::create_dir(&path).expect("a folder can be made");
     assert!(failure(retailer.once_with(&[])).contains("pos.csv"));
     fs::remove_dir(&path).expect("it is there");
+    // A pipe that nobody writes to: reading it would wait for ever.
+    end({
+        let mut command = Command::new("mkfifo");
+        command.arg(&path);
+        command
+    })
+    .exits(0);
+    assert!(failure(retailer.once_with(&[])).contains("pos.csv"));
+    fs::remove_file(&path).expect("it is there");
     // Nothing in its place.
     assert!(failure(retailer.once_with(&[])).contains("pos.csv"));
     // A spreadsheet, a picture.

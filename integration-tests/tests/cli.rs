@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reunion_integration_tests::harness::{HEADER, KEY, Retailer, binary, contents, count, end, export, row};
 use reunion_model::Reason;
@@ -470,4 +471,35 @@ fn old_generations_go_and_what_is_kept_stays_whole() {
     phones.sort();
     phones.dedup();
     assert_eq!((phones.len(), count), (48, 48));
+}
+
+#[test]
+fn who_reads_is_not_disturbed_by_who_runs() {
+    let rows =
+        |run: usize| (0..200).map(move |at| row(&format!("C{at}"), &format!("1380013{at:04}"), &format!("名{}", at * run % 9), "S1"));
+    let mut retailer = Retailer::by_hand(&export(rows(0)));
+    retailer.edit_config("dir = \"state\"\n", "dir = \"state\"\nkeep_generations = 1\n");
+    retailer.once();
+    let running = AtomicBool::new(true);
+    let read = |retailer: &Retailer| {
+        // With an end of its own, for a test whose writer fails.
+        for reads in 0..100 {
+            if reads > 0 && !running.load(Ordering::Relaxed) {
+                break;
+            }
+            assert_eq!(retailer.query("select count(*) as n from members"), [json!({ "n": 200 })]);
+            retailer.run(&["explain", "13800130007"]).exits(0);
+            retailer.plan();
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(|| read(&retailer)), scope.spawn(|| read(&retailer))];
+        for run in 1..8 {
+            retailer.write_bytes("pos.csv", export(rows(run)).as_bytes());
+            retailer.once();
+        }
+        running.store(false, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().expect("a reader was disturbed"));
+    });
+    assert_eq!(retailer.json(&["verify"])["damages"], json!([]));
 }
