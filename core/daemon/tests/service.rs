@@ -337,3 +337,18 @@ fn the_decisions_of_each_pipeline_stand_until_it_runs_again() {
     assert_eq!(shop.ask(&["once", "--pipeline", "daily"]).0, Some(0));
     assert_eq!(decisions(), ["again suppressed"], "the one has a task now, the other was not asked again");
 }
+
+#[test]
+fn a_plan_knows_how_old_the_data_is_that_it_reads() {
+    let shop = Shop::new();
+    fs::remove_file(shop.path("out")).expect("the way is free");
+    fs::write(shop.path("conf.d/testing.toml"), "[testing]\nclock = true\n").expect("a config");
+    let later = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(72)).to_string();
+    let deferred = |command: &str| {
+        let (code, report) = shop.ask(&[command, "--now", &later]);
+        assert_eq!(code, Some(0), "{report:#}");
+        report["campaigns"]["hello"]["deferred"]["stale"].clone()
+    };
+    assert_eq!(deferred("plan"), 2, "older than max_age_hours by then");
+    assert_eq!(deferred("once"), 2);
+}

@@ -137,7 +137,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Outc
     let population = population::population(setup, &people)?;
     timed.lap("rules");
     setup.progress.stage("planning tasks");
-    let outreach = outreach::plan(setup, &people, &population)?;
+    let outreach = outreach::plan(setup, &sources, &people, &population)?;
     timed.lap("plan");
     let mut report = report::of(setup, run_id, &sources, &people, &population, &outreach);
     if let Some(broken) = report.broken_sum() {
@@ -207,7 +207,7 @@ fn exit(report: &Report) -> Exit {
 impl Setup<'_> {
     /// Which of these members have data of a source that is too old.
     fn stale_members(&self, members: &HashSet<MemberId>) -> Result<HashSet<MemberId>, Failure> {
-        let mask = self.stale_sources()?;
+        let mask = self.stale_sources(&sources::PulledSources::new())?;
         if mask == 0 || members.is_empty() {
             return Ok(HashSet::new());
         }

@@ -13,6 +13,7 @@ use crate::failure::{Doing, Failure};
 use super::people::People;
 use super::population::Population;
 use super::setup::Setup;
+use super::sources::PulledSources;
 
 /// The tasks of a run, and the open ones of earlier runs that it takes back.
 pub struct Outreach {
@@ -36,7 +37,7 @@ struct Past {
 ///
 /// # Errors
 /// Where the ledger does not answer, or a column has the wrong type.
-pub fn plan(setup: &Setup<'_>, people: &People, population: &Population) -> Result<Outreach, Failure> {
+pub fn plan(setup: &Setup<'_>, pulled: &PulledSources, people: &People, population: &Population) -> Result<Outreach, Failure> {
     let mut past =
         setup.campaigns.keys().map(|name| Ok((name.as_str(), past(setup, name)?))).collect::<Result<HashMap<_, _>, Failure>>()?;
     let merged_arms = merge_arms(setup, people, &mut past)?;
@@ -63,7 +64,7 @@ pub fn plan(setup: &Setup<'_>, people: &People, population: &Population) -> Resu
         timezone: setup.app.config.timezone.rules(),
         lookup: setup.state.keys.lookup(),
         members: &population.members,
-        stale_sources: setup.stale_sources()?,
+        stale_sources: setup.stale_sources(pulled)?,
         suppressed: &suppressed,
         campaigns: &inputs,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
