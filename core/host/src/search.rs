@@ -158,9 +158,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "no folder").unwrap();
-        let error = Plugins::new(vec!["/nowhere/a".into(), file.clone()]).find(PluginKind::Channel, "wecom").expect_err("not there");
+        let error = Plugins::new(vec!["/nowhere/a".into(), file.clone()]).find(PluginKind::Channel, "messenger").expect_err("not there");
         let text = error.to_string().replace(file.to_str().unwrap(), "/tmp/file");
-        insta::assert_snapshot!(text, @r#"there is no channel plugin "wecom"; looked for /nowhere/a/libreunion_channel_wecom.so, /tmp/file/libreunion_channel_wecom.so (Not a directory (os error 20)); install it, or add its folder to [plugins] path"#);
+        insta::assert_snapshot!(text, @r#"there is no channel plugin "messenger"; looked for /nowhere/a/libreunion_channel_messenger.so, /tmp/file/libreunion_channel_messenger.so (Not a directory (os error 20)); install it, or add its folder to [plugins] path"#);
         assert!(Plugins::new(vec![file]).list().is_empty());
     }
 

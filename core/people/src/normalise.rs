@@ -544,7 +544,7 @@ mod tests {
         ("name", "name", ColumnType::Text),
         ("updated_at", "changed", ColumnType::Timestamp),
         ("total_spent", "spent", ColumnType::Decimal),
-        ("wechat_note", "note", ColumnType::Text),
+        ("welcome_note", "note", ColumnType::Text),
     ];
 
     fn texts(columns: &[(&str, Vec<Option<&str>>)]) -> RecordBatch {
@@ -585,7 +585,7 @@ mod tests {
         let names = records.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
         assert_eq!(
             names,
-            ["record_key", "content_hash", "record_id", "reason", "phone", "raw", "name", "total_spent", "updated_at", "wechat_note"]
+            ["record_key", "content_hash", "record_id", "reason", "phone", "raw", "name", "total_spent", "updated_at", "welcome_note"]
         );
         let some = |texts: [&str; 5]| texts.map(|text| (text != "-").then(|| text.to_owned())).to_vec();
         assert_eq!(column_texts(&records, "record_id"), some(["A1", "A2", "A3", "", "A5"]));
