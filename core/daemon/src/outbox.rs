@@ -94,7 +94,7 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
     let Some((_, head)) = state.head()? else { return Ok(none) };
     let schema = StoredSchema::of(Some(&head))?;
     let mut mask = 0_u64;
-    for (bit, origin) in source_order(&schema).enumerate() {
+    for (bit, origin) in schema.order.iter().enumerate() {
         mask |= u64::from(is_stale(app, state, origin)?) << bit;
     }
     if mask == 0 {
@@ -110,12 +110,6 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
         found.extend(old.filter_map(|(id, _)| MemberId::from_slice(id?)).filter(|id| members.contains(id)));
     }
     Ok(found)
-}
-
-/// The sources in the order of the members' bits, by the names that the state knows them by: the first
-/// part of what the generation's members were made by.
-fn source_order(schema: &StoredSchema) -> impl Iterator<Item = &str> {
-    schema.golden.split(';').next().unwrap_or_default().split(',').filter(|origin| !origin.is_empty())
 }
 
 /// Whether a source's last complete pull is too old. One that left the config has no say.
@@ -142,12 +136,5 @@ mod tests {
         assert_eq!(news(&mut said, notes("b c")), notes("c"));
         assert_eq!(news(&mut said, notes("")), notes(""));
         assert_eq!(news(&mut said, notes("a")), notes("a"), "it had ended, and is told again");
-    }
-
-    #[test]
-    fn the_order_of_sources_is_that_of_the_generation() {
-        let schema = |golden: &str| StoredSchema { golden: golden.to_owned(), ..StoredSchema::default() };
-        assert_eq!(source_order(&schema("pos,shop; name text most_recent")).collect::<Vec<_>>(), ["pos", "shop"]);
-        assert_eq!(source_order(&schema("")).count(), 0);
     }
 }

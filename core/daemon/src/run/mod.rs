@@ -37,9 +37,9 @@ use setup::Setup;
 pub fn plan(app: &App, args: &RunArgs) -> Result<(Report, Exit), Failure> {
     let state = app.state()?;
     let setup = Setup::new(app, &state, args)?;
-    let outcome = compute(&setup, None, run_id()?)?;
-    let exit = exit(&outcome.report);
-    Ok((outcome.report, exit))
+    let report = compute(&setup, None, run_id()?)?;
+    let exit = exit(&report);
+    Ok((report, exit))
 }
 
 /// Runs a pipeline to the end.
@@ -86,13 +86,12 @@ fn run_to_the_end(setup: &mut Setup<'_>, hold: &Hold, run_id: RunId, stopping: &
     setup.facts = setup.state.ask(setup.state.ledger.facts())?;
     let setup = &*setup;
     let dispatcher = dispatcher(setup, Clock::showing(setup.clock_us), stopping);
-    let mut outcome = compute(setup, Some(hold), run_id)?;
-    outcome.report.notes.extend(poll_notes);
+    let mut report = compute(setup, Some(hold), run_id)?;
+    report.notes.extend(poll_notes);
     let began = Instant::now();
     setup.progress.stage("sending");
     let pass = dispatcher.drain(Duration::from_secs(setup.app.config.limits.drain_secs))?;
-    outcome.report.stage_secs.insert("dispatch".to_owned(), began.elapsed().as_secs_f64());
-    let mut report = outcome.report;
+    report.stage_secs.insert("dispatch".to_owned(), began.elapsed().as_secs_f64());
     report.channels = channel_reports(setup, run_id)?;
     finish(setup, &mut report, &pass);
     let exit = exit(&report);
@@ -118,13 +117,8 @@ fn run_id() -> Result<RunId, Failure> {
     Ok(RunId(random))
 }
 
-/// What computing came to.
-struct Outcome {
-    report: Report,
-}
-
 /// Everything up to the commit, and with the right to it the commit itself.
-fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Outcome, Failure> {
+fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Report, Failure> {
     let mut stages = BTreeMap::new();
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
     setup.progress.stage("reading the sources");
@@ -150,7 +144,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Outc
         timed.lap("commit");
     }
     report.stage_secs = stages;
-    Ok(Outcome { report })
+    Ok(report)
 }
 
 struct Stopwatch<'a> {

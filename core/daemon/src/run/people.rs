@@ -170,11 +170,10 @@ fn schema(setup: &Setup<'_>) -> Result<(StoredSchema, bool), Failure> {
     let columns = super::golden_columns(config, &setup.schemas)?;
     let rules: Vec<String> =
         columns.iter().map(|column| format!("{} {} {}", column.name, column.kind, column.survivorship.name())).collect();
-    // The bits of sources are their places in this list.
-    let order: Vec<&str> = setup.schemas.keys().map(String::as_str).collect();
-    let golden = format!("{}; {}", order.join(","), rules.join(","));
-    let recompute = setup.base().is_some() && before.golden != golden;
-    Ok((StoredSchema { sources, golden }, recompute))
+    let order: Vec<String> = setup.schemas.keys().cloned().collect();
+    let golden = rules.join(",");
+    let recompute = setup.base().is_some() && (before.golden != golden || before.order != order);
+    Ok((StoredSchema { sources, order, golden }, recompute))
 }
 
 /// The guard of snapshots: one that is empty, or that would delete too much, is probably half a file.

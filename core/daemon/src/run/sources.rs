@@ -29,6 +29,8 @@ use super::setup::Setup;
 pub struct StoredSchema {
     /// For each source, the types of its columns by our names.
     pub sources: BTreeMap<String, BTreeMap<String, ColumnType>>,
+    /// The sources in the order of the members' source bits.
+    pub order: Vec<String>,
     /// What members' columns are made by: where it differs, all members are made anew.
     pub golden: String,
 }
