@@ -29,7 +29,7 @@ use tempfile::TempDir;
 /// Rows of the exports: enough for several segments, lists and stores.
 const ROWS: usize = 300;
 /// Places of each kind and day that are tried. Each named point is tried at least once beside it.
-const KILLS: usize = 50;
+const KILLS: usize = 80;
 /// Kills by the clock of each day.
 const RANDOM_KILLS: usize = 15;
 /// Runs that are killed and killed again in recovering.
@@ -229,8 +229,7 @@ impl Stage {
     }
 }
 
-/// Kills at the first, the last and, as many as there is time for, the other times that each named point is
-/// reached.
+/// Kills at the first time that each named point is reached and, as many as there is time for, at later times.
 fn survive_fault_points(day: Day) -> Result<(), Failed> {
     let stage = Stage::of(day)?;
     let hits = points(&stage)?;
