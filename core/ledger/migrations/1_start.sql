@@ -179,6 +179,9 @@ create table tasks (
     not_before_us bigint not null,
     state text not null check (state in
         ('planned', 'sending', 'accepted', 'delivered', 'rejected', 'not_sent', 'unknown', 'cancelled', 'refused')),
+    -- The try number once it was cancelled or refused; a column of its own, so that no other move
+    -- rewrites the index below.
+    taken_back bigint not null default 0,
     retry bigint not null default 0,
     attempts bigint not null default 0,
     changes bigint not null default 0,
@@ -192,8 +195,7 @@ create table tasks (
     payload bytea not null
 );
 -- One touch is one task, whatever happens; those that were taken back differ by their try.
-create unique index tasks_touch on tasks
-    (contact, campaign, touch, (case when state in ('cancelled', 'refused') then try_number else 0 end));
+create unique index tasks_touch on tasks (contact, campaign, touch, taken_back);
 create index tasks_outbox on tasks (channel, run_id, group_key) where state in ('planned', 'not_sent', 'unknown');
 create index tasks_dispatch on tasks (dispatch_id) where dispatch_id is not null;
 create index tasks_member on tasks (member);
@@ -222,7 +224,6 @@ create table dispatch_tasks (
     at_us bigint,
     primary key (dispatch_id, position)
 );
-create unique index dispatch_tasks_task on dispatch_tasks (task_id, dispatch_id);
 
 create table channel_events (
     channel text not null,

@@ -9,7 +9,7 @@ use crate::Ledger;
 use crate::dispatch::Dispatch;
 use crate::error::{LedgerError, Result};
 use crate::lease::LEASE_TTL;
-use crate::sql::{Tx, args};
+use crate::sql::{Row, Tx, args};
 use crate::tasks::Move;
 
 /// What a channel said of one task.
@@ -66,23 +66,22 @@ impl Ledger {
     pub async fn record_receipts(&self, dispatch_id: DispatchId, receipts: &[Receipt], attempts_max: u32, now_us: i64) -> Result<Recorded> {
         let mut tx = self.store.write("record receipts").await?;
         tx.hold_dispatch(dispatch_id, self.me).await?;
-        let sql = "select task_id, attempts, dispatch_id from tasks where task_id in (values {values}) and state = 'sending'";
-        let rows = receipts.iter().map(|receipt| args![receipt.task_id]);
-        let sending = tx.bulk_rows(sql, &args![], rows, |row| Ok((row.id(0)?, row.small(1)?, row.id_or_null::<DispatchId>(2)?))).await?;
-        let here = sending.into_iter().filter(|(.., dispatch)| *dispatch == Some(dispatch_id));
-        let mut waiting: HashMap<TaskId, u32> = here.map(|(task_id, attempts, _)| (task_id, attempts)).collect();
+        let sql = "select l.task_id, l.position, t.attempts from dispatch_tasks l join tasks t on t.task_id = l.task_id \
+             where l.dispatch_id = $1 and l.verdict is null and coalesce(t.dispatch_id, $1) = $1 and t.state = 'sending'";
+        let read = |row: &Row| Ok((row.id(0)?, (row.unsigned(1)?, row.small(2)?)));
+        let mut waiting: HashMap<TaskId, (u64, u32)> = tx.rows(sql, args![dispatch_id], read).await?.into_iter().collect();
 
         let mut recorded = Recorded::default();
         let mut stored = Vec::new();
         let mut moves: HashMap<TaskState, Vec<Move>> = HashMap::new();
         for receipt in receipts {
-            let Some(attempts) = waiting.remove(&receipt.task_id) else {
+            let Some((position, attempts)) = waiting.remove(&receipt.task_id) else {
                 recorded.ignored.push(receipt.task_id);
                 continue;
             };
             let (state, moved) = outcome(receipt, attempts, attempts_max, now_us);
             moves.entry(state).or_default().push(moved);
-            stored.push(receipt);
+            stored.push((position, receipt));
         }
         for (state, moves) in moves {
             if state == TaskState::Delivered {
@@ -91,14 +90,14 @@ impl Ledger {
             tx.move_tasks(state, false, moves, now_us).await?;
         }
         recorded.stored = stored.len() as u64;
-        // The way to the rows is their tasks, never a whole dispatch for each statement.
-        let sql = "update dispatch_tasks set verdict = v.column2, retry_after_ms = v.column3, code = v.column4, message = v.column5, \
-             at_us = $2 from (values {values}) as v where dispatch_tasks.task_id = v.column1 and coalesce(dispatch_tasks.dispatch_id, $1) = $1";
-        let rows = stored.into_iter().map(|receipt| {
-            let Receipt { task_id, verdict, retry_after_ms, code, message } = receipt.clone();
-            args![task_id, verdict.name(), retry_after_ms, code, message]
+        let sql = "update dispatch_tasks set verdict = v.column3, retry_after_ms = v.column4, code = v.column5, message = v.column6, \
+             at_us = $1 from (values {values}) as v \
+             where dispatch_tasks.dispatch_id = v.column1 and dispatch_tasks.position = v.column2";
+        let rows = stored.into_iter().map(|(position, receipt)| {
+            let Receipt { verdict, retry_after_ms, code, message, .. } = receipt.clone();
+            args![dispatch_id, position, verdict.name(), retry_after_ms, code, message]
         });
-        tx.bulk(sql, &args![dispatch_id, now_us], rows).await?;
+        tx.bulk(sql, &args![now_us], rows).await?;
         tx.commit().await?;
         Ok(recorded)
     }
@@ -213,8 +212,8 @@ impl Tx {
         self.execute(AssertSqlSafe(sql), args![dispatch_id, me, LEASE_TTL.as_micros() as i64]).await?;
         let again = self.tasks_of(dispatch_id, "('not_sent', 'unknown')").await?;
         let sql = "update dispatch_tasks set verdict = null, retry_after_ms = null, code = null, message = null, at_us = null \
-             where dispatch_id = $1 and task_id in (values {values})";
-        self.bulk(sql, &args![dispatch_id], again.iter().map(|task_id| args![*task_id])).await?;
+             where dispatch_id = $1 and task_id in (select task_id from tasks where dispatch_id = $1 and state in ('not_sent', 'unknown'))";
+        self.execute(sql, args![dispatch_id]).await?;
         self.start_sending(dispatch_id, again.into_iter().map(Move::new).collect(), now_us).await
     }
 

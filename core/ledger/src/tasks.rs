@@ -400,11 +400,12 @@ impl Tx {
         // In one order everywhere, so that two transactions never wait for each other.
         moves.sort_unstable_by_key(|moved| moved.task_id);
         let from = names(TaskState::ALL.into_iter().filter(|from| from.next(retry).contains(&to)));
+        let taken_back = if matches!(to, TaskState::Cancelled | TaskState::Refused) { ", taken_back = try_number" } else { "" };
         // The state is compared as an expression, so that no index of a state is taken for the way to the
         // tasks: the way is their ids.
         let sql = format!(
             "update tasks set state = $1, changed_us = $2, changes = changes + 1, code = v.column2, message = v.column3, \
-             not_before_us = coalesce(v.column4, not_before_us){set} \
+             not_before_us = coalesce(v.column4, not_before_us){taken_back}{set} \
              from (values {{values}}) as v where tasks.task_id = v.column1 and coalesce(tasks.state, '') in ({from}) returning task_id"
         );
         let shared = [args![to.name(), at_us], set_args].concat();
