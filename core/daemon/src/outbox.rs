@@ -5,25 +5,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use arrow::array::AsArray;
-use arrow::datatypes::UInt64Type;
 use reunion_host::ChannelConnector;
 use reunion_ledger::ComponentKind;
 use reunion_model::MemberId;
-use reunion_model::schema::MEMBER_ID;
 use reunion_outreach::Campaign;
 
 use crate::app::App;
 use crate::components;
 use crate::config::Diagnostics;
 use crate::dispatch::{Clock, Dispatcher};
-use crate::failure::{Doing, Failure};
-use crate::run::StoredSchema;
+use crate::failure::Failure;
 use crate::run::campaigns::window;
+use crate::run::{StoredSchema, members_of_sources};
 use crate::state::{State, now_us};
-
-/// The column of the members' table that says, a bit for each source, which ones have records of them.
-const SOURCE_MASK: &str = "source_mask";
 
 /// Everything that sending needs, made once.
 pub struct Outbox<'a> {
@@ -100,16 +94,7 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
     if mask == 0 {
         return Ok(none);
     }
-    let doing = || "the members of the head cannot be read".to_owned();
-    let mut found = HashSet::new();
-    for part in head.live("members", Some(&[MEMBER_ID, SOURCE_MASK])).doing(doing)? {
-        let batch = part.doing(doing)?.batch;
-        let ids = batch.column_by_name(MEMBER_ID).expect("members have ids").as_fixed_size_binary();
-        let masks = batch.column_by_name(SOURCE_MASK).expect("members have sources").as_primitive::<UInt64Type>();
-        let old = ids.iter().zip(masks.iter()).filter(|(_, of)| of.is_some_and(|of| of & mask != 0));
-        found.extend(old.filter_map(|(id, _)| MemberId::from_slice(id?)).filter(|id| members.contains(id)));
-    }
-    Ok(found)
+    members_of_sources(&head, members, mask)
 }
 
 /// Whether a source's last complete pull is too old. One that left the config has no say.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use reunion_ledger::NewRun;
 use reunion_model::{MemberId, RunId};
 
+pub use population::members_of_sources;
 pub use report::{Report, short};
 pub use sources::{StoredSchema, golden_columns};
 
@@ -205,6 +206,7 @@ impl Setup<'_> {
         if mask == 0 || members.is_empty() {
             return Ok(HashSet::new());
         }
-        population::members_of_sources(self, members, mask)
+        let Some((_, head)) = self.state.head()? else { return Ok(HashSet::new()) };
+        members_of_sources(&head, members, mask)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
+use reunion_generations::Generation;
 use reunion_model::schema::{self, MEMBER_ID, PHONE};
 use reunion_model::{ContactId, MemberId, Phone};
 use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagState, derive};
@@ -144,8 +145,7 @@ fn linked(setup: &Setup<'_>, members: &[RecordBatch]) -> LinkedMembers {
 ///
 /// # Errors
 /// Where the head cannot be read.
-pub fn members_of_sources(setup: &Setup<'_>, members: &HashSet<MemberId>, mask: u64) -> Result<HashSet<MemberId>, Failure> {
-    let Some((_, head)) = setup.state.head()? else { return Ok(HashSet::new()) };
+pub fn members_of_sources(head: &Generation, members: &HashSet<MemberId>, mask: u64) -> Result<HashSet<MemberId>, Failure> {
     let doing = || "the members of the head cannot be read".to_owned();
     let mut found = HashSet::new();
     for part in head.live("members", Some(&[MEMBER_ID, "source_mask"])).doing(doing)? {

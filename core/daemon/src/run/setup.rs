@@ -101,7 +101,7 @@ impl<'a> Setup<'a> {
         nothing_vanished(config, &components)?;
         let head = state.head()?;
         let stored = StoredSchema::of(head.as_ref().map(|(_, generation)| generation))?;
-        let schemas = super::sources::schemas(app, &pipeline, &components, &stored)?;
+        let schemas = super::sources::schemas(app, state.keys.lookup(), &pipeline, &components, &stored)?;
         let golden = super::golden_columns(config, &schemas)?;
         // A rule may name any canonical column, whether or not a source brings it.
         let absent = COLUMNS.iter().filter(|column| golden.iter().all(|golden| golden.name != column.name));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use reunion_generations::Generation;
 use reunion_host::{CallOptions, SourceConnector};
+use reunion_keys::Lookup;
 use reunion_ledger::{ComponentKind, ComponentState};
 use reunion_model::RunId;
 use reunion_model::record::{CONTENT_HASH, RECORD_KEY};
@@ -75,6 +76,7 @@ pub struct Ready {
 /// Where the config is wrong. A source that cannot be asked is in the result.
 pub fn schemas(
     app: &App,
+    lookup: &Lookup,
     pipeline: &str,
     components: &[ComponentState],
     stored: &StoredSchema,
@@ -94,7 +96,7 @@ pub fn schemas(
         let connector = components::source(&app.config, &app.plugins, name)?;
         let call = call(None);
         let asked = match connector.schema(&call) {
-            Ok(schema) => ready(app, name, &origin, connector, &expected_columns(&app.config, name, &schema, known), known)?,
+            Ok(schema) => ready(app, lookup, name, &origin, connector, &expected_columns(&app.config, name, &schema, known), known)?,
             Err(error) => Err(error.to_string()),
         };
         let schema = match asked {
@@ -134,6 +136,7 @@ type Asked = Result<(BTreeMap<String, ColumnType>, Ready), String>;
 
 fn ready(
     app: &App,
+    lookup: &Lookup,
     name: &str,
     origin: &str,
     connector: Box<dyn SourceConnector>,
@@ -155,8 +158,7 @@ fn ready(
         )));
     }
     let plan = source_plan(&app.config, origin, &columns);
-    let lookup = app.state()?.keys.lookup().clone();
-    match Normaliser::new(plan, phone_rules(app)?, lookup, schema) {
+    match Normaliser::new(plan, phone_rules(app)?, lookup.clone(), schema) {
         Ok(normaliser) => Ok(Ok((types, Ready { connector, normaliser }))),
         Err(error) => Ok(Err(error.to_string())),
     }
