@@ -22,13 +22,13 @@ level = "warn"
 [sources.till]
 plugin = "file"
 mode = "snapshot"
-max_age_hours = 100000
+max_age_hours = 8784
 columns = { record_id = "卡号", name = "姓名", phone = "手机", store = "门店", staff = "导购", created_at = "建卡时间", updated_at = "修改时间", last_order_at = "最后消费", order_count = "消费次数", total_spent = "消费金额", sms_consent = "短信同意" }
 with = { path = "in/till.csv", settle_secs = 0 }
 [sources.shop]
 plugin = "file"
 mode = "snapshot"
-max_age_hours = 100000
+max_age_hours = 8784
 columns = { record_id = "id", phone = "mobile", created_at = "created", updated_at = "modified", last_order_at = "last_order", order_count = "orders", total_spent = "spent", sms_consent = "sms", sms_consent_at = "sms_at", sms_consent_evidence = "sms_proof" }
 with = { path = "in/shop.csv", settle_secs = 0 }
 [identity]

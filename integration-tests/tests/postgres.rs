@@ -62,6 +62,34 @@ fn the_lease_is_held_by_one_and_outlives_nobody() {
 }
 
 #[test]
+fn a_daemon_that_was_overtaken_takes_the_lease_back_when_a_run_is_due() {
+    let mut retailer = Retailer::by_hand(&export([row("C1", "13800138001", "甲", "S1")]));
+    move_to_postgres(&mut retailer, 60);
+    retailer.edit_config("[pipelines.daily]\n", "[pipelines.daily]\nschedule = \"* * * * *\"\n");
+    let mut daemon = retailer.spawn(&["run"]);
+    let mut log = BufReader::new(daemon.stderr.take().expect("it is piped"));
+    let mut said = String::new();
+    let mut until = |wanted: &str| {
+        while !said.contains(wanted) {
+            assert!(log.read_line(&mut said).expect("the log can be read") > 0, "it ended before it said {wanted:?}\n{said}");
+        }
+    };
+    until("ready");
+    // As a machine that sleeps, or a network that is away for longer than a lease lives.
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &daemon.id().to_string()]).status().expect("kill is there").success());
+    };
+    signal("-STOP");
+    retailer.once();
+    signal("-CONT");
+    until("taking it back");
+    until("a run ended");
+    signal("-TERM");
+    assert!(daemon.wait().expect("it ends").success());
+    assert_eq!(retailer.json(&["status"])["held_by"], Value::Null);
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_named_and_its_password_is_not() {
     let mut retailer = Retailer::by_hand(&export([row("C1", "13800138001", "甲", "S1")]));
     retailer.edit_config("dir = \"state\"\n", "dir = \"state\"\nledger = \"postgres://reunion@127.0.0.1:1/reunion\"\n");

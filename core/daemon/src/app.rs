@@ -45,7 +45,7 @@ fn start(cli: Cli) -> Result<Exit, Failure> {
     }
     let config = Config::load(&cli.config)?;
     logging::start(&config.log);
-    if !config.warnings().is_empty() {
+    if cli.command.acts_on_the_config() && !config.warnings().is_empty() {
         let _ = writeln!(io::stderr(), "{}", config.warnings().render(io::stderr().is_terminal()));
     }
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().doing(|| "threads cannot be started".to_owned())?;

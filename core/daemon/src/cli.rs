@@ -144,6 +144,13 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether what the config warns of matters to it; one that only shows or keeps the state would repeat it in vain.
+    pub fn acts_on_the_config(&self) -> bool {
+        matches!(self, Self::Check { .. } | Self::Plan(_) | Self::Once(_) | Self::Run)
+    }
+}
+
 /// What `plan` and `once` take.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {

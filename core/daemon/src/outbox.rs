@@ -16,7 +16,7 @@ use crate::config::Diagnostics;
 use crate::dispatch::{Clock, Dispatcher};
 use crate::failure::Failure;
 use crate::run::campaigns::window;
-use crate::run::{StoredSchema, members_of_sources};
+use crate::run::{StoredSchema, is_stale, members_of_sources, true_at};
 use crate::state::{State, now_us};
 
 /// Everything that sending needs, made once.
@@ -89,7 +89,7 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
     let schema = StoredSchema::of(Some(&head))?;
     let mut mask = 0_u64;
     for (bit, origin) in schema.order.iter().enumerate() {
-        mask |= u64::from(is_stale(app, state, origin)?) << bit;
+        mask |= u64::from(is_source_stale(app, state, origin)?) << bit;
     }
     if mask == 0 {
         return Ok(none);
@@ -98,15 +98,13 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
 }
 
 /// Whether a source's last complete pull is too old. One that left the config has no say.
-fn is_stale(app: &App, state: &State, origin: &str) -> Result<bool, Failure> {
+fn is_source_stale(app: &App, state: &State, origin: &str) -> Result<bool, Failure> {
     let components = state.ask(state.ledger.components())?;
     let component = components.iter().find(|of| of.kind == ComponentKind::Source && of.origin == origin);
     let name = component.map_or(origin, |component| component.name.as_str());
     let Some(source) = app.config.sources.get(name) else { return Ok(false) };
     let last = state.ask(state.ledger.source_state(name))?.last;
-    let as_of_us = last.map(|pull| pull.as_of_us.unwrap_or(pull.started_us));
-    let max_age_us = i64::from(source.max_age_hours) * 3_600_000_000;
-    Ok(as_of_us.is_some_and(|as_of_us| now_us().saturating_sub(as_of_us) > max_age_us))
+    Ok(is_stale(source, last.as_ref().map(true_at), now_us()))
 }
 
 #[cfg(test)]

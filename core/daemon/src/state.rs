@@ -162,6 +162,12 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// Whether somebody else has taken the right since. While the ledger does not answer, nobody knows.
+    pub fn is_lost(&self) -> bool {
+        let renewed = self.state.runtime.block_on(self.state.ledger.renew_lease(&self.lease));
+        matches!(renewed, Err(LedgerError::FenceLost { .. }))
+    }
+
     /// Removes files that nobody names any more.
     ///
     /// # Errors
@@ -176,6 +182,9 @@ impl Hold {
         let live = LiveSet { head: head.as_ref().map(reference), keep: config.state.keep_generations as usize, segments };
         let removed = self.state.people.remove_orphans(self.lease.fence, &live).doing(|| "old files cannot be removed".to_owned())?;
         tracing::debug!(files = removed.files, bytes = removed.bytes, "removed what nobody needs");
+        if let Some(oldest) = removed.oldest {
+            self.state.ask(self.state.ledger.forget_before(&self.lease, oldest))?;
+        }
         Ok(())
     }
 }

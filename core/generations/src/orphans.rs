@@ -30,6 +30,8 @@ pub struct Removed {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The oldest generation that stays on account of the head; none where there is no head.
+    pub oldest: Option<u64>,
 }
 
 pub(crate) fn remove(people: &People, fence: u64, live: &LiveSet) -> Result<Removed, GenerationError> {
@@ -64,7 +66,7 @@ pub(crate) fn remove(people: &People, fence: u64, live: &LiveSet) -> Result<Remo
         }
     }
 
-    let mut removed = Removed::default();
+    let mut removed = Removed { oldest: kept.iter().map(|manifest| manifest.number).min(), ..Removed::default() };
     let generations = entries(&state.generations())?;
     // Manifests go first, for good, so that none is left that names a file that is gone.
     for folder in &generations {

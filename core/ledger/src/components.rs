@@ -97,9 +97,7 @@ impl Ledger {
             return Err(LedgerError::NotFound { what: kind.name(), name: old.into() });
         }
         let moves: &[&'static str] = match kind {
-            ComponentKind::Source => {
-                &["update pulls set source = $2 where source = $1", "update acceptances set source = $2 where source = $1"]
-            }
+            ComponentKind::Source => &["update pulls set source = $2 where source = $1"],
             ComponentKind::Campaign => {
                 &["update arms set campaign = $2 where campaign = $1", "update tasks set campaign = $2 where campaign = $1"]
             }

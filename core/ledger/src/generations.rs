@@ -60,8 +60,6 @@ pub struct GenerationCommit {
     pub forwards: Vec<(MemberId, MemberId)>,
     /// The sources and campaigns that it was made with.
     pub components: Vec<Component>,
-    /// What an operator had accepted and this generation made use of: source and guard.
-    pub acceptances_used: Vec<(String, String)>,
     /// The run's counts.
     pub report: Value,
 }
@@ -214,9 +212,6 @@ impl Tx {
             if self.execute(sql, args![*pull_id, commit.generation]).await? == 0 {
                 return Err(LedgerError::NotFound { what: "pull that waits for a generation", name: pull_id.to_string() });
             }
-        }
-        for (source, what) in &commit.acceptances_used {
-            self.execute("delete from acceptances where source = $1 and what = $2", args![source, what]).await?;
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ use crate::error::{LedgerError, Result};
 use crate::sql::{Store, args};
 
 /// The schema's versions, oldest first. A version that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "start", include_str!("../migrations/1_start.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "start", include_str!("../migrations/1_start.sql")), (2, "forget", include_str!("../migrations/2_forget.sql"))];
 
 /// A writer of another process is waited for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -167,15 +167,6 @@ impl Ledger {
         Ok(state)
     }
 
-    /// Every file of a segment that is in no generation: none of them is an orphan.
-    ///
-    /// # Errors
-    /// [`LedgerError::Store`].
-    pub async fn pending_files(&self) -> Result<Vec<String>> {
-        let mut tx = self.store.read("list the files of segments").await?;
-        tx.files("p.state <> 'dropped'", args![]).await
-    }
-
     /// Every segment that is in no generation: what its pull has read so far, whether it ended or not.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ on_both_databases! {
     generations: a_commit_moves_the_head_once a_failed_commit_leaves_nothing numbers_are_never_used_again
         a_rollback_replays_what_came_later arms_are_drawn_once_and_control_wins tasks_follow_a_merge
         components_keep_their_seed a_renamed_campaign_keeps_its_touches a_retired_campaign_sends_nothing
-        a_renamed_source_keeps_its_pulls an_acceptance_is_used_up;
+        a_renamed_source_keeps_its_pulls what_no_kept_generation_needs_is_forgotten;
     facts: suppressions_are_listed_and_lifted facts_are_numbered_in_the_order_of_commits;
     tasks: a_touch_is_planned_once a_touch_taken_back_is_planned_again payloads_are_sealed lists_are_filtered
         a_gate_takes_open_tasks_back a_task_put_off_is_due_later requeue_and_drop stores_are_counted;

@@ -25,6 +25,8 @@ use crate::state::{Hold, State};
 
 /// How often the daemon looks at its schedules, and whether it is asked to end.
 const TICK: Duration = Duration::from_millis(250);
+/// How long it waits, beyond `lease_wait_secs`, before it asks again for the right to run.
+const HOLD_AGAIN: Duration = Duration::from_secs(5);
 /// How often it sends what is due and asks what came of it.
 const DISPATCH_EVERY: Duration = Duration::from_secs(5);
 
@@ -42,9 +44,8 @@ pub fn run(app: &App) -> Result<Exit, Failure> {
     tracing::info!(pipelines = app.config.pipelines.len(), "ready: {}", schedules.waiting());
     std::thread::scope(|scope| {
         scope.spawn(|| keep_sending(outbox, &stop));
-        keep_running(app, &state, &hold, schedules, &stop);
+        keep_running(app, &state, hold, schedules, &stop);
     });
-    drop(hold);
     tracing::info!("ended as asked");
     Ok(Exit::Done)
 }
@@ -64,10 +65,15 @@ fn can_run(app: &App) -> Result<(), Failure> {
 }
 
 /// Runs pipelines as they fall due.
-fn keep_running(app: &App, state: &State, hold: &Hold, mut schedules: Schedules<'_>, stop: &Stop) {
+fn keep_running(app: &App, state: &State, hold: Hold, mut schedules: Schedules<'_>, stop: &Stop) {
+    let mut held = Some(hold);
     while !stop.is_asked() {
         let Some(pipeline) = schedules.due() else {
             std::thread::sleep(TICK);
+            continue;
+        };
+        let Some(hold) = still_held(app, state, &mut held) else {
+            stop.sleep(HOLD_AGAIN);
             continue;
         };
         tell(&[NotifyState::Status(&format!("running {pipeline}"))]);
@@ -85,6 +91,22 @@ fn keep_running(app: &App, state: &State, hold: &Hold, mut schedules: Schedules<
             tell(&[NotifyState::Status(&schedules.waiting())]);
         }
     }
+}
+
+/// The right to change people, taken anew where somebody else has had it since: a lease is lost when the
+/// database, or the network to it, is away for longer than it lives.
+fn still_held<'a>(app: &App, state: &State, held: &'a mut Option<Hold>) -> Option<&'a Hold> {
+    if held.as_ref().is_some_and(Hold::is_lost) {
+        *held = None;
+        tracing::warn!("another process had the right to run meanwhile; taking it back");
+    }
+    if held.is_none() {
+        match state.hold(&app.config) {
+            Ok(hold) => *held = Some(hold),
+            Err(failure) => tracing::warn!("a run that is due waits: {}", failure.render(false)),
+        }
+    }
+    held.as_ref()
 }
 
 /// Sends what is due, every few seconds.

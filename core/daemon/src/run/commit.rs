@@ -72,7 +72,6 @@ pub fn commit(
         regate: outreach.regate.clone(),
         forwards: people.merges.clone(),
         components: components(setup, people, outreach),
-        acceptances_used: Vec::new(),
         report: serde_json::to_value(&report).doing(doing)?,
     };
     fault::point("commit.before");

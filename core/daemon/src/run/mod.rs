@@ -20,7 +20,7 @@ use reunion_model::{MemberId, RunId};
 
 pub use population::members_of_sources;
 pub use report::{Report, short};
-pub use sources::{StoredSchema, golden_columns};
+pub use sources::{StoredSchema, golden_columns, is_stale, true_at};
 
 use crate::app::App;
 use crate::cli::{Exit, RunArgs};

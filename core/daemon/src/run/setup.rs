@@ -19,7 +19,7 @@ use crate::state::{State, now_us};
 
 use super::campaigns;
 use super::progress::Progress;
-use super::sources::{PulledSources, SourceSchema, StoredSchema};
+use super::sources::{PulledSources, SourceSchema, StoredSchema, is_stale, true_at};
 
 /// The pipeline that the arguments mean: the one they name, or the only one.
 ///
@@ -155,9 +155,7 @@ impl<'a> Setup<'a> {
             let last = self.state.ask(self.state.ledger.source_state(&schema.name))?.last;
             // A dry run has pulled what the ledger does not know of, and must decide as a run would.
             let just_now = pulled.get(name).and_then(|pulled| pulled.as_of_us);
-            let as_of_us = just_now.or_else(|| last.map(|pull| pull.as_of_us.unwrap_or(pull.started_us)));
-            let max_age_us = i64::from(source.max_age_hours) * 3_600_000_000;
-            if as_of_us.is_some_and(|as_of_us| self.clock_us.saturating_sub(as_of_us) > max_age_us) {
+            if is_stale(source, just_now.or_else(|| last.as_ref().map(true_at)), self.clock_us) {
                 tracing::info!(source = name, "its data is older than max_age_hours; nobody is contacted on it");
                 mask |= 1 << bit;
             }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use reunion_generations::Generation;
 use reunion_host::{CallOptions, SourceConnector};
 use reunion_keys::Lookup;
-use reunion_ledger::{ComponentKind, ComponentState};
+use reunion_ledger::{ComponentKind, ComponentState, Pull};
 use reunion_model::RunId;
 use reunion_model::record::{CONTENT_HASH, RECORD_KEY};
 use reunion_model::schema::ColumnType;
@@ -130,6 +130,18 @@ fn expected_columns(
     let theirs = mapped.values().map(|column| (column.from.as_str(), ColumnType::Text));
     let columns: BTreeMap<&str, ColumnType> = ours.chain(theirs).collect();
     Schema::new(columns.into_iter().map(|(column, kind)| Field::new(column, kind.arrow(), true)).collect::<Vec<_>>())
+}
+
+/// Whether a source's newest data is too old at this clock to contact anybody on it. One that was never read
+/// to its end has contributed nobody.
+pub fn is_stale(source: &config::Source, true_at_us: Option<i64>, clock_us: i64) -> bool {
+    let max_age_us = i64::from(source.max_age_hours) * 3_600_000_000;
+    true_at_us.is_some_and(|true_at_us| clock_us.saturating_sub(true_at_us) > max_age_us)
+}
+
+/// When the data of a pull was true: where the source does not say, when the pull began.
+pub fn true_at(pull: &Pull) -> i64 {
+    pull.as_of_us.unwrap_or(pull.started_us)
 }
 
 type Asked = Result<(BTreeMap<String, ColumnType>, Ready), String>;

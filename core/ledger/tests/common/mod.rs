@@ -147,7 +147,6 @@ pub fn commit(base: Option<u64>, generation: u64) -> GenerationCommit {
         regate: vec![],
         forwards: vec![],
         components: vec![],
-        acceptances_used: vec![],
         report: json!({ "generation": generation }),
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use reunion_ledger::{Acceptance, Arm, ArmKind, Committed, Component, ComponentKind, GenerationCommit, LedgerError};
+use reunion_ledger::{Arm, ArmKind, Committed, Component, ComponentKind, GenerationCommit, Head, Lease, LedgerError, Segment};
 use reunion_model::plugin::ReadMode;
 use reunion_model::{Gate, MemberId, PullId, TaskState};
 use serde_json::json;
@@ -28,8 +28,6 @@ pub async fn a_failed_commit_leaves_nothing(world: World) {
     let ledger = world.open().await;
     let lease = begin(&ledger).await;
     plan(&ledger, &lease, vec![task(&world, 1)]).await;
-    let acceptance = Acceptance { source: "pos".into(), what: "deleted".into(), figure: 5 };
-    ledger.accept_once(&acceptance, "me", T0).await.unwrap();
 
     // The last task of many violates the key of its touch.
     let mut tasks: Vec<_> = (2..400).map(|n| task(&world, n)).collect();
@@ -39,7 +37,6 @@ pub async fn a_failed_commit_leaves_nothing(world: World) {
         arms: vec![Arm { campaign: "warm-add".into(), contact: contact(&world, 5), arm: ArmKind::Control }],
         regate: vec![(task_id(1, 1, 1), Gate::Gone)],
         components: vec![Component { kind: ComponentKind::Source, name: "pos".into(), seed: None }],
-        acceptances_used: vec![("pos".into(), "deleted".into())],
         ..commit(Some(1), 2)
     };
     // Cancelling the first task would free the touch; here it stays.
@@ -50,7 +47,6 @@ pub async fn a_failed_commit_leaves_nothing(world: World) {
     assert_eq!(ledger.open_tasks().await.unwrap().len(), 1);
     assert!(ledger.arms("warm-add").await.unwrap().is_empty());
     assert!(ledger.components().await.unwrap().is_empty());
-    assert_eq!(ledger.acceptances().await.unwrap(), [acceptance]);
     assert_eq!(ledger.generations(10).await.unwrap().len(), 1);
 
     // A commit that is cut off in the middle: the future is dropped while it runs.
@@ -191,14 +187,34 @@ pub async fn a_renamed_source_keeps_its_pulls(world: World) {
     assert_eq!(ledger.source_state("till").await.unwrap().open, None);
 }
 
-pub async fn an_acceptance_is_used_up(world: World) {
+pub async fn what_no_kept_generation_needs_is_forgotten(world: World) {
     let ledger = world.open().await;
     let lease = begin(&ledger).await;
-    let acceptance = |figure| Acceptance { source: "pos".into(), what: "deleted".into(), figure };
-    ledger.accept_once(&acceptance(5), "me", T0).await.unwrap();
-    ledger.accept_once(&acceptance(8), "me", T0).await.unwrap();
-    assert_eq!(ledger.acceptances().await.unwrap(), [acceptance(8)]);
-    let used = GenerationCommit { acceptances_used: vec![("pos".into(), "deleted".into())], ..commit(None, 1) };
-    ledger.commit_generation(&lease, &used).await.unwrap();
-    assert!(ledger.acceptances().await.unwrap().is_empty());
+    let pull = |n: u8| PullId([n; 16]);
+    let segment = |n| Segment { pull_id: pull(n), seq: 0, rows: 1, bytes: 1, files: vec![], document: json!(null) };
+    let dropped = pull(9);
+    ledger.begin_pull(&lease, "pos", dropped, ReadMode::Snapshot, T0).await.unwrap();
+    ledger.drop_pull(&lease, dropped).await.unwrap();
+    for n in 1..=4 {
+        ledger.begin_pull(&lease, "pos", pull(n), ReadMode::Snapshot, T0).await.unwrap();
+        ledger.commit_segment(&lease, &segment(n), &json!(n)).await.unwrap();
+        ledger.end_pull(&lease, pull(n), None, Some(T0), T0).await.unwrap();
+        let base = (n > 1).then(|| u64::from(n) - 1);
+        ledger.commit_generation(&lease, &GenerationCommit { pulls: vec![pull(n)], ..commit(base, n.into()) }).await.unwrap();
+    }
+    assert_eq!(ledger.forget_before(&lease, 3).await.unwrap(), 4, "the dropped one, and those of generations 1 to 3");
+    assert_eq!(ledger.forget_before(&lease, 3).await.unwrap(), 0);
+    let kept = |heads: Vec<Head>| heads.iter().map(|head| head.generation).collect::<Vec<_>>();
+    assert_eq!(kept(ledger.generations(10).await.unwrap()), [4, 3]);
+    let missing = ledger.rollback(&lease, 2, "me", T0).await.unwrap_err();
+    assert!(matches!(missing, LedgerError::NotFound { what: "generation", .. }), "{missing}");
+    assert_eq!(ledger.rollback(&lease, 3, "me", T0).await.unwrap().pulls_to_replay, 1);
+    let state = ledger.source_state("pos").await.unwrap();
+    assert_eq!(state.pending[0].segments, [segment(4)]);
+    // The last pull stays, whoever took it in: the next begins from its state.
+    ledger.commit_generation(&lease, &GenerationCommit { pulls: vec![pull(4)], ..commit(Some(3), 5) }).await.unwrap();
+    assert_eq!(ledger.forget_before(&lease, 5).await.unwrap(), 0);
+    assert_eq!(ledger.source_state("pos").await.unwrap().last.unwrap().state, Some(json!(4)));
+    let other = Lease { fence: lease.fence + 1 };
+    assert!(matches!(ledger.forget_before(&other, 5).await.unwrap_err(), LedgerError::FenceLost { .. }));
 }

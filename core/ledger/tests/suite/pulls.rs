@@ -48,10 +48,9 @@ pub async fn a_dropped_pull_gives_its_files(world: World) {
     let lease = begin(&ledger).await;
     ledger.begin_pull(&lease, "pos", FIRST, ReadMode::Snapshot, T0).await.unwrap();
     ledger.commit_segment(&lease, &segment(FIRST, 0), &json!(0)).await.unwrap();
-    assert_eq!(ledger.pending_files().await.unwrap(), segment(FIRST, 0).files);
     assert_eq!(ledger.pending_segments().await.unwrap(), [segment(FIRST, 0)]);
     assert_eq!(ledger.drop_pull(&lease, FIRST).await.unwrap(), segment(FIRST, 0).files);
-    assert_eq!(ledger.pending_files().await.unwrap(), Vec::<String>::new());
+    assert_eq!(ledger.pending_segments().await.unwrap(), []);
     assert_eq!(ledger.source_state("pos").await.unwrap(), Default::default());
     let again = ledger.drop_pull(&lease, FIRST).await.unwrap_err();
     assert!(matches!(again, LedgerError::NotFound { .. }), "{again}");
