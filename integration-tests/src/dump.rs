@@ -189,7 +189,9 @@ impl Dump {
 /// # Errors
 /// Where the state cannot be read.
 pub fn pending_files(state: &Path, master_key: &str) -> Result<Vec<String>, Failed> {
-    with_state(state, master_key, async |_, ledger| Ok(ledger.pending_segments().await?.into_iter().flat_map(|segment| segment.files).collect()))
+    with_state(state, master_key, async |_, ledger| {
+        Ok(ledger.pending_segments().await?.into_iter().flat_map(|segment| segment.files).collect())
+    })
 }
 
 /// Does something with the files of people and the ledger of a state.

@@ -34,7 +34,7 @@ pub fn explain(plan: &GoldenPlan, records: &[(&str, RecordBatch)]) -> Result<Vec
     if rows.refs.is_empty() {
         return Ok(Vec::new());
     }
-    let chosen = choose(plan, &rows)?;
+    let chosen = choose(plan, &rows, true)?;
     let name = |at: usize| {
         let (batch, row) = rows.refs[at];
         let (source, records) = &records[batch as usize];

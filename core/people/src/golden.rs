@@ -181,7 +181,7 @@ pub struct Golden {
 /// Where records that are needed were not read or have other types.
 pub fn golden(plan: &GoldenPlan, lookup: &Lookup, identified: &Identified, loaded: &[Option<Loaded>]) -> Result<Golden, GoldenError> {
     let rows = Rows::of_dirty(identified, loaded)?;
-    let chosen = choose(plan, &rows)?;
+    let chosen = choose(plan, &rows, false)?;
     let all = &identified.members;
     let dirty = identified.dirty.iter().map(|member| *member as usize);
     let phones: ArrayRef = Arc::new(rows.phones()?);
@@ -295,7 +295,8 @@ impl<'a> Rows<'a> {
 /// The value of each member in each column, and the record that it came from.
 pub(crate) struct Chosen {
     pub(crate) arrays: Vec<ArrayRef>,
-    /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums.
+    /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums, and for all
+    /// where nobody asked.
     pub(crate) winners: Vec<Option<Vec<u32>>>,
     overflows: Vec<(String, u64)>,
 }
@@ -307,9 +308,15 @@ struct Choice {
     overflows: u64,
 }
 
-pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows) -> Result<Chosen, GoldenError> {
+/// Chooses the value of every column. Who won is for whoever has to explain it: for all members it is as
+/// large as the members.
+pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows, explained: bool) -> Result<Chosen, GoldenError> {
     let least = if rows.refs.len() < 10_000 { plan.columns.len() } else { 1 };
-    let choices = on_all_cores(&plan.columns, least, |column| choose_column(plan, column, rows));
+    let choices = on_all_cores(&plan.columns, least, |column| {
+        let mut choice = choose_column(plan, column, rows)?;
+        choice.winners = choice.winners.filter(|_| explained);
+        Ok::<_, GoldenError>(choice)
+    });
     let mut chosen = Chosen { arrays: Vec::new(), winners: Vec::new(), overflows: Vec::new() };
     for (column, choice) in plan.columns.iter().zip(choices) {
         let Choice { array, winners, overflows } = choice?;

@@ -14,6 +14,7 @@
 //! A run decides all records anew: that costs a few hash operations a record, and makes the result
 //! independent of the history but for the ids.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -24,14 +25,15 @@ use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
 use reunion_model::{MemberId, Reason, RecordKey};
 
+use crate::numbering::{Numbering, number};
 use crate::pull::{Resolved, SourceCounts};
 use crate::table::{
     KeyTable, NONE, StateError, byte_of, byte_reason, moments_of, numbers_of, on_all_cores, sixteen, sixteens, sixteens_of,
 };
 
 const MEMBERS: &str = "members";
-/// Ids derived by one thread at the least, since a thread costs as much as a few hundred.
-const IDS_PER_THREAD_MIN: usize = 4096;
+/// Ids or hashes made by one thread at the least, since a thread costs as much as a few hundred.
+const HASHES_PER_THREAD_MIN: usize = 4096;
 
 /// `[identity]`, as far as it decides who is who.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,7 +277,6 @@ impl Sets {
 
 /// The phones of usable records.
 struct Phones {
-    table: KeyTable,
     /// Number of each usable record's phone.
     of: Vec<u32>,
     /// Records on each phone.
@@ -287,22 +288,11 @@ struct Phones {
 
 impl Phones {
     fn new(resolved: &Resolved, keys: &KeyColumns, usable: &[u32]) -> Self {
-        let mut phones = Self {
-            table: KeyTable::with_capacity(usable.len()),
-            of: Vec::with_capacity(usable.len()),
-            cards: Vec::with_capacity(usable.len()),
-            name: Vec::new(),
-            names_differ: Vec::new(),
-        };
-        for record in usable {
-            let row = resolved.live[*record as usize];
-            let (phone, new) = phones.table.insert(u128::from(resolved.rows.phones[row as usize]));
-            if new {
-                phones.cards.push(0);
-            }
-            phones.cards[phone as usize] += 1;
-            phones.of.push(phone);
-        }
+        let phone = |record: &u32| u128::from(resolved.rows.phones[resolved.live[*record as usize] as usize]);
+        let Numbering { of, first } = number(&[&usable.iter().map(phone).collect::<Vec<_>>()]);
+        let mut cards = vec![0; first.len()];
+        of.iter().for_each(|phone| cards[*phone as usize] += 1);
+        let mut phones = Self { of, cards, name: Vec::new(), names_differ: Vec::new() };
         if !keys.names.is_empty() {
             phones.name.resize(phones.cards.len(), 0);
             phones.names_differ.resize(phones.cards.len(), false);
@@ -324,8 +314,11 @@ impl Phones {
 
 /// Sets aside records on shared phones and joins the others.
 fn join(resolved: &Resolved, config: &IdentityConfig, keys: &KeyColumns, mut usable: Vec<u32>, reasons: &mut [u8]) -> Sets {
-    let phones = Phones::new(resolved, keys, &usable);
+    let mut phones = Phones::new(resolved, keys, &usable);
     let (shared, names) = (byte_of(Reason::SharedPhone), byte_of(Reason::SharedPhoneNames));
+    // Where nothing but the phone joins records, a phone is a set.
+    let others = keys.others.iter().filter(|column| column.iter().any(Option::is_some)).collect::<Vec<_>>();
+    let phone_alone = keys.joins_by_phone && others.is_empty() && config.policy != SharedPhonePolicy::Household;
     let mut groups = UnionFind::default();
     // The first joined record of each phone, and of each phone and name in a household.
     let mut first_of_phone = vec![NONE; phones.cards.len()];
@@ -342,9 +335,13 @@ fn join(resolved: &Resolved, config: &IdentityConfig, keys: &KeyColumns, mut usa
             reasons[record as usize] = names;
             continue;
         }
-        let node = groups.add();
         usable[kept] = record;
+        phones.of[kept] = phone;
         kept += 1;
+        if phone_alone {
+            continue;
+        }
+        let node = groups.add();
         if !keys.joins_by_phone {
             continue;
         }
@@ -362,25 +359,31 @@ fn join(resolved: &Resolved, config: &IdentityConfig, keys: &KeyColumns, mut usa
         if *first == NONE { *first = node } else { groups.join(*first, node) }
     }
     usable.truncate(kept);
-    for column in &keys.others {
-        let mut values = KeyTable::default();
-        let mut first = Vec::new();
-        for (node, record) in usable.iter().enumerate() {
-            let Some(value) = keys.hash(column, resolved.rows.locate(resolved.live[*record as usize])) else { continue };
-            let (number, new) = values.insert(value);
-            if new { first.push(node as u32) } else { groups.join(first[number as usize], node as u32) }
+    if phone_alone {
+        return lay_out(resolved, &usable, phones.cards.len(), |node| phones.of[node as usize]);
+    }
+    for column in others {
+        let value = |record: &u32| keys.hash(column, resolved.rows.locate(resolved.live[*record as usize]));
+        let values = on_all_cores(&usable, HASHES_PER_THREAD_MIN, value);
+        let nodes = (0_u32..).zip(&values).filter(|(_, value)| value.is_some()).map(|(node, _)| node).collect::<Vec<_>>();
+        let Numbering { of, first } = number(&[&values.into_iter().flatten().collect::<Vec<_>>()]);
+        for (node, number) in nodes.iter().zip(of) {
+            let first = nodes[first[number as usize] as usize];
+            if first != *node {
+                groups.join(first, *node);
+            }
         }
     }
-    lay_out(resolved, &usable, &mut groups)
+    lay_out(resolved, &usable, usable.len(), |node| groups.root(node))
 }
 
-/// Puts the records of each set together.
-fn lay_out(resolved: &Resolved, usable: &[u32], groups: &mut UnionFind) -> Sets {
-    let mut set_of_root = vec![NONE; usable.len()];
+/// Puts the records of each set together. `root` says by a number below `roots` which set a record is of.
+fn lay_out(resolved: &Resolved, usable: &[u32], roots: usize, mut root: impl FnMut(u32) -> u32) -> Sets {
+    let mut set_of_root = vec![NONE; roots];
     let mut set_of = Vec::with_capacity(usable.len());
     let mut starts = vec![0_u32];
     for node in 0..usable.len() as u32 {
-        let set = &mut set_of_root[groups.root(node) as usize];
+        let set = &mut set_of_root[root(node) as usize];
         if *set == NONE {
             *set = starts.len() as u32 - 1;
             starts.push(0);
@@ -463,11 +466,20 @@ struct Before {
     /// Members of the previous table without records, and every other id that is taken.
     others: HashSet<u128>,
     without_records: Vec<MemberId>,
+    /// The previous members by id, once anybody asks.
+    table: OnceCell<KeyTable>,
 }
 
 impl Before {
     fn new(resolved: &Resolved, previous: PreviousMembers) -> Result<Self, StateError> {
         let count = resolved.members.len();
+        let mut ids = Vec::new();
+        for batch in previous.members {
+            let column = sixteens_of(batch, MEMBERS, "member_id")?;
+            ids.extend((0..batch.num_rows()).map(|row| sixteen(column, row)));
+        }
+        let Numbering { of, .. } = number(&[&resolved.members, &ids]);
+        let mut numbers = of[count..].iter();
         let mut before = Self {
             founding: vec![0; count],
             founded_at: vec![None; count],
@@ -475,6 +487,7 @@ impl Before {
             hash: vec![0; count],
             others: previous.forwarded.iter().map(|id| id.as_u128()).collect(),
             without_records: Vec::new(),
+            table: OnceCell::new(),
         };
         let mut found = vec![false; count];
         for batch in previous.members {
@@ -483,13 +496,13 @@ impl Before {
             let epochs = numbers_of::<Int32Type>(batch, MEMBERS, "epoch")?;
             let founded_at = moments_of(batch, MEMBERS, "founded_at")?;
             for row in 0..batch.num_rows() {
-                let id = sixteen(ids, row);
-                let Some(member) = resolved.members.find(id) else {
+                // Those in the assignments have the first numbers.
+                let Some(member) = numbers.next().map(|number| *number as usize).filter(|number| *number < count) else {
+                    let id = sixteen(ids, row);
                     before.others.insert(id);
                     before.without_records.push(MemberId::from_u128(id));
                     continue;
                 };
-                let member = member as usize;
                 found[member] = true;
                 before.founding[member] = sixteen(founding, row);
                 before.founded_at[member] = founded_at.filter(|moments| moments.is_valid(row)).map(|moments| moments.value(row));
@@ -501,6 +514,16 @@ impl Before {
             Some(missing) => Err(StateError::Member(resolved.member(missing as u32))),
             None => Ok(before),
         }
+    }
+
+    /// Whether nobody has this id. For the few that have to be tried one by one.
+    fn is_free(&self, resolved: &Resolved, id: MemberId) -> bool {
+        let table = self.table.get_or_init(|| {
+            let mut table = KeyTable::with_capacity(resolved.members.len());
+            resolved.members.iter().for_each(|id| _ = table.insert(*id));
+            table
+        });
+        !self.others.contains(&id.as_u128()) && table.find(id.as_u128()).is_none()
     }
 
     /// The order in which members were founded: a founding record without a time comes last.
@@ -543,8 +566,10 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
             members.founded_at.push(Some(created).filter(|created| *created != i64::MAX));
             members.epoch.push(epoch);
             members.previous_hash.push(None);
-            previous_members(resolved, sets, set, &mut left);
-            left.dedup();
+            if !resolved.members.is_empty() {
+                previous_members(resolved, sets, set, &mut left);
+                left.dedup();
+            }
             splits.extend(left.iter().map(|member| (resolved.member(*member), id)));
         } else {
             let member = taken_from[set] as usize;
@@ -570,6 +595,9 @@ fn previous_members(resolved: &Resolved, sets: &Sets, set: usize, members: &mut 
 /// was founded first.
 fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
     let mut keeper = vec![NONE; resolved.members.len()];
+    if keeper.is_empty() {
+        return keeper;
+    }
     let mut most = vec![0_u32; resolved.members.len()];
     let mut here: Vec<(u32, u32)> = Vec::new();
     let mut previous = Vec::new();
@@ -596,19 +624,37 @@ fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
 
 /// The id and epoch of each set that took none.
 fn new_ids(resolved: &Resolved, sets: &Sets, taken_from: &[u32], before: &Before, lookup: &Lookup) -> Vec<Option<(MemberId, u32)>> {
-    let wanted = (0..sets.len()).collect::<Vec<_>>();
-    on_all_cores(&wanted, IDS_PER_THREAD_MIN, |set| {
-        if taken_from[*set] != NONE {
-            return None;
-        }
-        let founding = sets.founding[*set];
+    let id_of = |set: usize, epoch: u32| {
+        let founding = sets.founding[set];
         let created = resolved.rows.created[founding as usize].to_be_bytes();
         let source = &resolved.input.sources[usize::from(resolved.rows.source(founding))];
         let record_id = resolved.rows.record_id(founding);
-        let id_of = |epoch: u32| MemberId(lookup.id("member", &[&created, source.as_bytes(), record_id.as_bytes(), &epoch.to_be_bytes()]));
-        let is_free = |id: MemberId| !before.others.contains(&id.as_u128()) && resolved.members.find(id.as_u128()).is_none();
-        (0..=u32::MAX).map(|epoch| (id_of(epoch), epoch)).find(|(id, _)| is_free(*id))
-    })
+        MemberId(lookup.id("member", &[&created, source.as_bytes(), record_id.as_bytes(), &epoch.to_be_bytes()]))
+    };
+    let new = (0..sets.len()).filter(|set| taken_from[*set] == NONE).collect::<Vec<_>>();
+    let ids = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| id_of(*set, 0));
+    let mut given = vec![None; sets.len()];
+    let taken = taken(resolved, before, &ids);
+    for ((set, id), taken) in new.into_iter().zip(ids).zip(taken) {
+        given[set] = if taken {
+            (1..=u32::MAX).map(|epoch| (id_of(set, epoch), epoch)).find(|(id, _)| before.is_free(resolved, *id))
+        } else {
+            Some((id, 0))
+        };
+    }
+    given
+}
+
+/// Which of these ids belong to somebody already.
+fn taken(resolved: &Resolved, before: &Before, ids: &[MemberId]) -> Vec<bool> {
+    if ids.is_empty() || (resolved.members.is_empty() && before.others.is_empty()) {
+        return vec![false; ids.len()];
+    }
+    let others = before.others.iter().copied().collect::<Vec<_>>();
+    let ids = ids.iter().map(|id| id.as_u128()).collect::<Vec<_>>();
+    let Numbering { of, first } = number(&[&resolved.members, &others, &ids]);
+    let known = resolved.members.len() + others.len();
+    of[known..].iter().map(|number| (first[*number as usize] as usize) < known).collect()
 }
 
 /// Sets whose records are not those of the member that they take the id of, or have other content.
@@ -638,7 +684,7 @@ fn assignments(resolved: &Resolved, sets: &Sets, ids: &[MemberId], reasons: &[u8
         !resolved.assigned[*record] || had != has || resolved.previous_reason[*record] != reasons[*record]
     };
     let records = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE).filter(differs).collect::<Vec<_>>();
-    let keys = sixteens(records.iter().map(|record| resolved.records.keys[*record]))?;
+    let keys = sixteens(records.iter().map(|record| resolved.records[*record]))?;
     let mut members = FixedSizeBinaryBuilder::with_capacity(records.len(), 16);
     let mut codes = StringBuilder::with_capacity(records.len(), 0);
     for record in records {

@@ -11,6 +11,7 @@
 
 mod cast;
 mod moment;
+mod numbering;
 mod rowhash;
 mod segments;
 mod table;

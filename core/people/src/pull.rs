@@ -19,6 +19,7 @@ use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
 use reunion_model::{MemberId, Reason, RecordKey};
 use serde::Serialize;
 
+use crate::numbering::{Numbering, number};
 use crate::table::{KeyTable, NONE, StateError, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of};
 
 /// Members hold their sources as bits of one word.
@@ -182,8 +183,8 @@ pub struct Deletions {
 pub struct Resolved<'a> {
     pub(crate) input: PullInput<'a>,
     pub(crate) rows: Rows<'a>,
-    /// The records, numbered; the columns below have one value for each.
-    pub(crate) records: KeyTable,
+    /// The key of each record; the columns below have one value for each.
+    pub(crate) records: Vec<u128>,
     pub(crate) source: Vec<u16>,
     /// The row that counts; `NONE` where the record is gone.
     pub(crate) live: Vec<u32>,
@@ -198,10 +199,12 @@ pub struct Resolved<'a> {
     pub(crate) previous_reason: Vec<u8>,
     /// Why the live row is not usable by itself; 0 where it is.
     pub(crate) reason: Vec<u8>,
-    /// The members of the previous assignments, numbered.
-    pub(crate) members: KeyTable,
+    /// The members of the previous assignments, each once.
+    pub(crate) members: Vec<u128>,
     /// Rows to be written again at the end, since a version that does not count stands behind them.
     pub(crate) restore: Vec<u32>,
+    /// New rows whose record stands again further down.
+    repeated: Vec<u32>,
     pub(crate) tombstones: Vec<Vec<RecordKey>>,
     /// With `pulled`, `superseded` and `deleted` filled in.
     pub(crate) counts: Vec<SourceCounts>,
@@ -250,14 +253,7 @@ impl<'a> Rows<'a> {
             rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
             rows.keys.extend((0..count).map(|row| sixteen(keys, row)));
             rows.phones.extend(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?.iter().map(Option::unwrap_or_default));
-            let reasons = texts_of(batch, RECORDS, REASON)?;
-            if reasons.null_count() == count {
-                rows.reasons.resize(rows.reasons.len() + count, 0);
-            } else {
-                for reason in reasons {
-                    rows.reasons.push(reason_byte(reason)?);
-                }
-            }
+            push_reasons(&mut rows.reasons, texts_of(batch, RECORDS, REASON)?)?;
             for (column, values, null) in [("updated_at", &mut rows.updated, i64::MIN), ("created_at", &mut rows.created, i64::MAX)] {
                 match moments_of(batch, RECORDS, column)? {
                     Some(moments) => values.extend(moments.iter().map(|moment| moment.unwrap_or(null))),
@@ -337,15 +333,24 @@ impl<'a> Resolved<'a> {
 
     /// The previous member of this number.
     pub(crate) fn member(&self, number: u32) -> MemberId {
-        MemberId::from_u128(self.members.keys[number as usize])
+        MemberId::from_u128(self.members[number as usize])
+    }
+
+    /// New rows (chunk, row) whose record the pulls brought again further down, in ascending order.
+    pub fn repeated(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.repeated.iter().map(|row| self.rows.locate(*row))
     }
 }
 
 struct Resolver<'a> {
     input: PullInput<'a>,
     rows: Rows<'a>,
-    records: KeyTable,
-    members: KeyTable,
+    records: Vec<u128>,
+    members: Vec<u128>,
+    /// The record of each row, or a number beyond the records.
+    record_of_row: Vec<u32>,
+    /// The records that each pull saw unchanged, in its order.
+    seen: Vec<Vec<u32>>,
     assigned: Vec<bool>,
     previous_member: Vec<u32>,
     previous_reason: Vec<u8>,
@@ -360,67 +365,108 @@ struct Resolver<'a> {
     pull: Vec<u32>,
     /// Different rows of a keyed source had this record in the last pull.
     ambiguous: Vec<bool>,
+    repeated: Vec<u32>,
     counts: Vec<SourceCounts>,
+}
+
+/// The previous assignments, a value for each record.
+struct Assignments {
+    keys: Vec<u128>,
+    /// Number in `members`, or `NONE`.
+    member: Vec<u32>,
+    members: Vec<u128>,
+    reason: Vec<u8>,
+}
+
+impl Assignments {
+    fn new(batches: &[RecordBatch]) -> Result<Self, StateError> {
+        let count = batches.iter().map(RecordBatch::num_rows).sum();
+        let (mut keys, mut reason) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        // The members of those records that have one, and which these are.
+        let (mut members, mut has_member) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for batch in batches {
+            let rows = batch.num_rows();
+            let of_keys = sixteens_of(batch, ASSIGNMENTS, RECORD_KEY)?;
+            keys.extend((0..rows).map(|row| sixteen(of_keys, row)));
+            let of_members = sixteens_of(batch, ASSIGNMENTS, "member_id")?;
+            has_member.extend((0..rows).map(|row| of_members.is_valid(row)));
+            members.extend((0..rows).filter(|row| of_members.is_valid(*row)).map(|row| sixteen(of_members, row)));
+            push_reasons(&mut reason, texts_of(batch, ASSIGNMENTS, REASON)?)?;
+        }
+        let Numbering { of, first } = number(&[&members]);
+        let mut numbers = of.into_iter();
+        let member = has_member.into_iter().map(|has| if has { numbers.next().unwrap_or(NONE) } else { NONE }).collect();
+        Ok(Self { keys, member, members: first.into_iter().map(|at| members[at as usize]).collect(), reason })
+    }
+}
+
+fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result<(), StateError> {
+    if texts.null_count() == texts.len() {
+        reasons.resize(reasons.len() + texts.len(), 0);
+        return Ok(());
+    }
+    for reason in texts {
+        reasons.push(reason_byte(reason)?);
+    }
+    Ok(())
 }
 
 impl<'a> Resolver<'a> {
     fn new(input: PullInput<'a>, rows: Rows<'a>) -> Result<Self, StateError> {
-        let assigned = input.assignments.iter().map(RecordBatch::num_rows).sum::<usize>();
-        let new_rows = rows.keys.len() as u32 - rows.chunk_start(input.previous_chunks);
+        let assignments = Assignments::new(input.assignments)?;
+        let (previous_rows, new_rows) = rows.keys.split_at(rows.chunk_start(input.previous_chunks) as usize);
+        let seen = input.pulls.iter().flat_map(|pull| &pull.seen).map(|key| key.as_u128()).collect::<Vec<_>>();
+        // Records are what is assigned and what is new. A previous row or a seen key that is neither is none.
+        let known = assignments.keys.len() + new_rows.len();
+        let Numbering { of, first } = number(&[&assignments.keys, new_rows, previous_rows, &seen]);
+        drop(seen);
+        let count = first.partition_point(|at| (*at as usize) < known);
+        let (of_assigned, rest) = of.split_at(assignments.keys.len());
+        let (of_new, rest) = rest.split_at(new_rows.len());
+        let (of_previous, mut of_seen) = rest.split_at(previous_rows.len());
+        let key = |at: &u32| {
+            let at = *at as usize;
+            assignments.keys.get(at).copied().unwrap_or_else(|| new_rows[at - assignments.keys.len()])
+        };
+        let seen_by_pull = input.pulls.iter().map(|pull| {
+            let (of_pull, others) = of_seen.split_at(pull.seen.len());
+            of_seen = others;
+            of_pull.to_vec()
+        });
         let mut resolver = Self {
             input,
+            records: first[..count].iter().map(key).collect(),
+            seen: seen_by_pull.collect(),
+            record_of_row: [of_previous, of_new].concat(),
             rows,
-            records: KeyTable::with_capacity(assigned + new_rows as usize),
-            members: KeyTable::with_capacity(assigned),
-            assigned: Vec::new(),
-            previous_member: Vec::new(),
-            previous_reason: Vec::new(),
-            source: Vec::new(),
-            previous: Vec::new(),
-            live: Vec::new(),
-            last: Vec::new(),
-            pull: Vec::new(),
-            ambiguous: Vec::new(),
+            members: assignments.members,
+            assigned: vec![false; count],
+            previous_member: vec![NONE; count],
+            previous_reason: vec![0; count],
+            source: vec![0; count],
+            previous: vec![NONE; count],
+            live: vec![NONE; count],
+            last: vec![NONE; count],
+            pull: vec![0; count],
+            ambiguous: vec![false; count],
+            repeated: Vec::new(),
             counts: vec![SourceCounts::default(); input.sources.len()],
         };
-        for batch in input.assignments {
-            let keys = sixteens_of(batch, ASSIGNMENTS, RECORD_KEY)?;
-            let members = sixteens_of(batch, ASSIGNMENTS, "member_id")?;
-            let reasons = texts_of(batch, ASSIGNMENTS, REASON)?;
-            for row in 0..batch.num_rows() {
-                let record = resolver.record(sixteen(keys, row), 0) as usize;
-                resolver.assigned[record] = true;
-                resolver.previous_reason[record] = reason_byte(reasons.is_valid(row).then(|| reasons.value(row)))?;
-                resolver.previous_member[record] =
-                    if members.is_valid(row) { resolver.members.insert(sixteen(members, row)).0 } else { NONE };
-            }
+        for (at, record) in of_assigned.iter().enumerate() {
+            let record = *record as usize;
+            resolver.assigned[record] = true;
+            resolver.previous_member[record] = assignments.member[at];
+            resolver.previous_reason[record] = assignments.reason[at];
         }
         Ok(resolver)
-    }
-
-    /// The number of a record, which is added where it is new.
-    fn record(&mut self, key: u128, source: u16) -> u32 {
-        let (record, new) = self.records.insert(key);
-        if new {
-            self.assigned.push(false);
-            self.previous_member.push(NONE);
-            self.previous_reason.push(0);
-            self.source.push(source);
-            for column in [&mut self.previous, &mut self.live, &mut self.last] {
-                column.push(NONE);
-            }
-            self.pull.push(0);
-            self.ambiguous.push(false);
-        }
-        record
     }
 
     /// Finds the previous version of every live record: the last one in the previous chunks.
     fn place_previous(&mut self) {
         for (chunk, Chunk { source, .. }) in self.input.chunks[..self.input.previous_chunks].iter().enumerate() {
             for row in self.rows.chunk_start(chunk)..self.rows.chunk_start(chunk + 1) {
-                if let Some(record) = self.records.find(self.rows.keys[row as usize]) {
-                    let record = record as usize;
+                let record = self.record_of_row[row as usize] as usize;
+                if record < self.records.len() && self.assigned[record] {
                     self.source[record] = *source;
                     self.previous[record] = row;
                     self.live[record] = row;
@@ -431,19 +477,22 @@ impl<'a> Resolver<'a> {
     }
 
     fn take(&mut self, number: u32, pull: &Pull) {
-        for key in &pull.seen {
+        for record in std::mem::take(&mut self.seen[number as usize - 1]) {
             // A key that was seen is one that was known; the version is the previous generation's.
-            if let Some(record) = self.records.find(key.as_u128()).filter(|record| self.previous[*record as usize] != NONE) {
-                let row = self.previous[record as usize];
+            if let Some(row) = self.previous.get(record as usize).copied().filter(|row| *row != NONE) {
                 self.offer(number, pull, record as usize, row);
             }
         }
-        for chunk in pull.chunks.clone() {
-            for row in self.rows.chunk_start(chunk)..self.rows.chunk_start(chunk + 1) {
-                let record = self.record(self.rows.keys[row as usize], pull.source) as usize;
-                self.last[record] = row;
-                self.offer(number, pull, record, row);
+        let first_row = self.rows.chunk_start(pull.chunks.start);
+        for row in first_row..self.rows.chunk_start(pull.chunks.end) {
+            let record = self.record_of_row[row as usize] as usize;
+            let last = std::mem::replace(&mut self.last[record], row);
+            if last == NONE {
+                self.source[record] = pull.source;
+            } else if last >= first_row {
+                self.repeated.push(last);
             }
+            self.offer(number, pull, record, row);
         }
     }
 
@@ -484,7 +533,7 @@ impl<'a> Resolver<'a> {
             if self.pull[record] < snapshot[source] {
                 self.counts[source].superseded += u64::from(self.pull[record] != 0);
                 deletions[source].deleted += u64::from(self.assigned[record]);
-                tombstones[source].push(RecordKey::from_u128(self.records.keys[record]));
+                tombstones[source].push(RecordKey::from_u128(self.records[record]));
                 self.live[record] = NONE;
             }
             let (live, previous) = (self.live[record], self.previous[record]);
@@ -500,6 +549,7 @@ impl<'a> Resolver<'a> {
             };
             changed[record] = live != previous && (previous == NONE || self.rows.hash(live) != self.rows.hash(previous));
         }
+        self.repeated.sort_unstable();
         for (counts, deletions) in self.counts.iter_mut().zip(&deletions) {
             counts.deleted = deletions.deleted;
         }
@@ -517,6 +567,7 @@ impl<'a> Resolver<'a> {
             reason,
             members: self.members,
             restore,
+            repeated: self.repeated,
             tombstones,
             counts: self.counts,
             deletions,

@@ -121,7 +121,7 @@ pub(crate) struct KeyTable {
 
 /// Keys are hashes already or numbers with their entropy in the low bits; one multiplication spreads both.
 #[inline]
-fn spread(key: u128) -> u64 {
+pub(crate) fn spread(key: u128) -> u64 {
     let mixed = (key as u64 ^ (key >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
 }
@@ -129,10 +129,6 @@ fn spread(key: u128) -> u64 {
 impl KeyTable {
     pub(crate) fn with_capacity(keys: usize) -> Self {
         Self { slots: HashTable::with_capacity(keys), keys: Vec::with_capacity(keys) }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
     }
 
     #[inline]

@@ -23,6 +23,9 @@ use super::report::Report;
 use super::setup::Setup;
 use super::sources::PulledSources;
 
+/// Members beyond which they are written to two files at once.
+const MEMBERS_IN_ONE_FILE_MAX: usize = 100_000;
+
 /// The key column of the table of tags.
 const TAG_KEY: &str = "tag_key";
 
@@ -88,14 +91,17 @@ fn write(
     outreach: &Outreach,
 ) -> Result<(), Failure> {
     let doing = || "the files of the generation cannot be written".to_owned();
-    // Two of the tables are large on the first run: side by side.
+    writer.remove("members", people.removed.iter().map(|id| id.0)).doing(doing)?;
+    // The members of a first run are most of what there is to write: in two files, side by side with the rest.
+    let rows = people.dirty.num_rows();
+    let half = if rows > MEMBERS_IN_ONE_FILE_MAX { rows / 2 } else { rows };
+    let halves = [people.dirty.slice(0, half), people.dirty.slice(half, rows - half)];
     std::thread::scope(|scope| {
-        let members = scope.spawn(|| -> Result<(), Failure> {
-            writer.remove("members", people.removed.iter().map(|id| id.0)).doing(doing)?;
-            writer.delta("members", MEMBER_ID, slices(&people.dirty)).doing(doing)
-        });
+        let members = halves.map(|half| scope.spawn(move || writer.delta("members", MEMBER_ID, slices(&half)).doing(doing)));
         let rest = write_rest(setup, writer, people, population, outreach);
-        members.join().unwrap_or_else(|_| Err(Failure::other("writing the members broke off; this is a defect")))?;
+        for half in members {
+            half.join().unwrap_or_else(|_| Err(Failure::other("writing the members broke off; this is a defect")))?;
+        }
         rest
     })
 }

@@ -123,10 +123,10 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let mut stages = BTreeMap::new();
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
     setup.progress.stage("reading the sources");
-    let sources = sources::pull_all(setup, hold, run_id)?;
+    let mut sources = sources::pull_all(setup, hold, run_id)?;
     timed.lap("pull");
     setup.progress.stage("working out who is who");
-    let people = people::identify(setup, &sources)?;
+    let people = people::identify(setup, &mut sources)?;
     timed.lap("identity");
     setup.progress.stage("applying the rules");
     let population = population::population(setup, &people)?;

@@ -1,11 +1,10 @@
 //! The people stage: from pulled rows to members, by the functions of `reunion_people`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use reunion_generations::{Batches, SegmentFile};
-use reunion_model::record::RECORD_KEY;
 use reunion_model::{MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
 use reunion_people::{
@@ -16,6 +15,7 @@ use reunion_people::{
 use crate::config::{Config, SharedPolicy};
 use crate::failure::{Doing, Failure};
 
+use super::pull::{Kept, PulledRows};
 use super::setup::Setup;
 use super::sources::{PulledSources, StoredSchema};
 
@@ -57,7 +57,7 @@ pub struct People {
 ///
 /// # Errors
 /// Where a guard refuses, or files cannot be read.
-pub fn identify(setup: &Setup<'_>, pulled: &PulledSources) -> Result<People, Failure> {
+pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources) -> Result<People, Failure> {
     let config = &setup.app.config;
     let identity = identity_config(config);
     let columns = index_columns(&identity);
@@ -72,9 +72,9 @@ pub fn identify(setup: &Setup<'_>, pulled: &PulledSources) -> Result<People, Fai
     for (source, origin) in sources.iter().enumerate() {
         if setup.schemas[origin].retired {
             pulls.push(Pull { source: source as u16, complete_snapshot: true, ..Pull::default() });
-        } else if let Some(pulled) = pulled.get(origin) {
+        } else if let Some(pulled) = pulled.get_mut(origin) {
             let keyed = setup.schemas[origin].ready.as_ref().is_some_and(|ready| ready.normaliser.is_keyed());
-            for rows in &pulled.pulls {
+            for rows in &mut pulled.pulls {
                 let from = chunks.chunks.len();
                 let seen = chunks.pulled(setup, source, rows)?;
                 let chunks = from..chunks.chunks.len();
@@ -93,15 +93,13 @@ pub fn identify(setup: &Setup<'_>, pulled: &PulledSources) -> Result<People, Fai
     let forwarded = forwarded(setup)?;
     let (schema, recompute) = schema(setup)?;
     let previous = PreviousMembers { members: &members, forwarded: &forwarded };
+    let repeated = chunks.repeated(resolved.repeated());
     let identified = reunion_people::identify(resolved, &identity, setup.state.keys.lookup(), previous, recompute).doing(doing)?;
     let restored = chunks.restored(setup, &identified)?;
     let full = chunks.full(setup, &identified)?;
     let plan = golden_plan(setup)?;
     let made = golden(&plan, setup.state.keys.lookup(), &identified, &full).doing(|| "golden columns cannot be worked out".to_owned())?;
-    let mut segments = Vec::new();
-    for (at, segment) in taken.1.into_iter().enumerate() {
-        segments.push((segment, chunks.repeated(at)));
-    }
+    let segments = taken.1.into_iter().zip(repeated).collect();
     Ok(People {
         total: identified.members.len() as u64,
         new: made.new,
@@ -242,22 +240,14 @@ impl Chunks {
         matches!(self.places[chunk], Place::Head(..))
     }
 
-    /// The rows of a segment that stand in it again further down: a file has each record once.
-    fn repeated(&self, segment: usize) -> Vec<u32> {
-        let mut last: HashMap<u128, u32> = HashMap::new();
-        let mut repeated = Vec::new();
-        for (chunk, place) in self.chunks.iter().zip(&self.places) {
-            let Place::Segment(of, first_row) = *place else { continue };
-            if of != segment {
-                continue;
-            }
-            let keys = chunk.batch.column_by_name(RECORD_KEY).expect("records have keys").as_fixed_size_binary();
-            for (row, key) in keys.iter().flatten().enumerate() {
-                let key = RecordKey::from_slice(key).expect("16 bytes").as_u128();
-                repeated.extend(last.insert(key, first_row as u32 + row as u32));
+    /// For each segment the rows whose record stands further down in its pull: a file has each record once.
+    fn repeated(&self, rows: impl Iterator<Item = (usize, usize)>) -> Vec<Vec<u32>> {
+        let mut repeated = vec![Vec::new(); self.segments];
+        for (chunk, row) in rows {
+            if let Place::Segment(segment, first_row) = self.places[chunk] {
+                repeated[segment].push(first_row as u32 + row as u32);
             }
         }
-        repeated.sort_unstable();
         repeated
     }
 
@@ -271,12 +261,21 @@ impl Chunks {
     }
 
     /// The rows of a pull in full, since most of them are new; gives the keys of those that are not.
-    fn pulled(&mut self, setup: &Setup<'_>, source: usize, rows: &super::pull::PulledRows) -> Result<Vec<RecordKey>, Failure> {
+    fn pulled(&mut self, setup: &Setup<'_>, source: usize, rows: &mut PulledRows) -> Result<Vec<RecordKey>, Failure> {
         let people = &setup.state.people;
         let doing = || "the segments of a pull cannot be read".to_owned();
-        for part in people.read_segments(&rows.segments, None).doing(doing)? {
-            let part = part.doing(doing)?;
-            self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
+        match rows.kept.take() {
+            Some(kept) => {
+                for Kept { segment, first_row, batch } in kept {
+                    self.push(source, batch, Place::Segment(self.segments + segment, first_row));
+                }
+            }
+            None => {
+                for part in people.read_segments(&rows.segments, None).doing(doing)? {
+                    let part = part.doing(doing)?;
+                    self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
+                }
+            }
         }
         self.segments += rows.segments.len();
         let mut seen = rows.seen.clone();

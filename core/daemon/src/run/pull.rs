@@ -26,6 +26,10 @@ use super::progress::Progress;
 /// Bytes of a segment, about, beyond which it is committed at the next resume state.
 const SEGMENT_BYTES: u64 = 256 << 20;
 
+/// Bytes of rows that a pull keeps in memory for the stages after it; of a larger one they are read again
+/// from its segments.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+
 /// What a pull is for.
 pub struct PullPlan<'a> {
     /// The state.
@@ -58,10 +62,22 @@ pub struct PulledRows {
     pub deletes: bool,
     /// Its segments.
     pub segments: Vec<SegmentFile>,
+    /// All rows of the segments, where they are still in memory.
+    pub kept: Option<Vec<Kept>>,
     /// Rows of a dry run, which are in no segment.
     pub batches: Vec<RecordBatch>,
     /// Keys of rows of a dry run that are unchanged.
     pub seen: Vec<RecordKey>,
+}
+
+/// Rows that were written to a segment.
+pub struct Kept {
+    /// The segment's place in its pull.
+    pub segment: usize,
+    /// The place of the first of them in the segment.
+    pub first_row: u64,
+    /// The rows.
+    pub batch: RecordBatch,
 }
 
 /// What pulling a source came to.
@@ -127,6 +143,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
             pull_id: pull.pull_id,
             deletes,
             segments: segments.collect::<Result<_, Failure>>()?,
+            kept: None,
             batches: Vec::new(),
             seen: Vec::new(),
         })
@@ -134,7 +151,12 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
     if plan.lease.is_some() {
         // What the ledger says now is what the generation takes in.
         let after = plan.state.ask(plan.state.ledger.source_state(plan.source))?;
-        let pulls = after.pending.iter().map(rows).collect::<Result<_, Failure>>()?;
+        let mut pulls = after.pending.iter().map(rows).collect::<Result<Vec<PulledRows>, Failure>>()?;
+        if let Some(mut puller) = puller.filter(|puller| !puller.resumed)
+            && let Some(pull) = pulls.iter_mut().find(|pull| pull.pull_id == puller.pull_id)
+        {
+            pull.kept = puller.kept.take();
+        }
         let (as_of_us, cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
         return Ok(Pulled { pulls, as_of_us, cursor, unfit, failed });
     }
@@ -150,6 +172,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
                 pull_id: puller.pull_id,
                 deletes: plan.mode == ReadMode::Snapshot,
                 segments: Vec::new(),
+                kept: None,
                 batches: Vec::new(),
                 seen: Vec::new(),
             },
@@ -180,6 +203,9 @@ struct Puller<'a> {
     latest_state: Option<Value>,
     as_of_us: Option<i64>,
     unfit: BTreeMap<String, u64>,
+    /// None once they are too many.
+    kept: Option<Vec<Kept>>,
+    kept_bytes: usize,
     batches: Vec<RecordBatch>,
     seen: Vec<RecordKey>,
 }
@@ -202,6 +228,8 @@ impl<'a> Puller<'a> {
             latest_state: None,
             as_of_us: None,
             unfit: BTreeMap::new(),
+            kept: Some(Vec::new()),
+            kept_bytes: 0,
             batches: Vec::new(),
             seen: Vec::new(),
         })
@@ -279,8 +307,25 @@ impl<'a> Puller<'a> {
         }
         let doing = || format!("a segment of source {} cannot be written", self.plan.source);
         let writer = self.writer()?;
+        let first_row = writer.rows();
         writer.write(&records).doing(doing)?;
-        writer.seen(&seen).doing(doing)
+        writer.seen(&seen).doing(doing)?;
+        self.keep(first_row, records);
+        Ok(())
+    }
+
+    /// Keeps rows for the stages after the pull, within a limit.
+    fn keep(&mut self, first_row: u64, batch: RecordBatch) {
+        if batch.num_rows() == 0 {
+            return;
+        }
+        self.kept_bytes += batch.get_array_memory_size();
+        if self.kept_bytes > KEPT_BYTES_MAX {
+            self.kept = None;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(Kept { segment: self.seq as usize, first_row, batch });
+        }
     }
 
     fn writer(&mut self) -> Result<&mut SegmentWriter, Failure> {

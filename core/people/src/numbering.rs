@@ -1,0 +1,225 @@
+//! Numbers distinct keys on all cores.
+//!
+//! The keys are parted by the upper bits of their hash, so that the table of one part stays in a core's
+//! cache and no two threads touch the same one: a table over all keys would miss the cache at each of
+//! them. Numbers are given in the order in which keys first come, so the result does not depend on the
+//! number of threads.
+
+use crate::table::{KeyTable, NONE, on_all_cores, spread};
+
+/// Keys of one part, about: their table takes a quarter of a second-level cache.
+const PART_KEYS: usize = 8192;
+const PARTS_MAX: usize = 4096;
+
+/// The numbers of a list of keys.
+#[derive(Debug, Default)]
+pub(crate) struct Numbering {
+    /// For each position its key's number.
+    pub(crate) of: Vec<u32>,
+    /// For each number the position at which its key first came.
+    pub(crate) first: Vec<u32>,
+}
+
+/// Lists of keys laid end to end.
+pub(crate) struct Lists<'a> {
+    lists: &'a [&'a [u128]],
+    /// Where each list begins, and the end.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lists<'a> {
+    pub(crate) fn new(lists: &'a [&'a [u128]]) -> Self {
+        let mut starts = vec![0];
+        for list in lists {
+            starts.push(starts[starts.len() - 1] + list.len());
+        }
+        Self { lists, starts }
+    }
+
+    fn len(&self) -> usize {
+        self.starts[self.lists.len()]
+    }
+
+    /// The keys at these positions, in order.
+    fn range(&self, from: usize, to: usize) -> impl Iterator<Item = u128> {
+        self.lists.iter().zip(&self.starts).flat_map(move |(list, start)| {
+            let clip = |position: usize| position.saturating_sub(*start).min(list.len());
+            list[clip(from)..clip(to)].iter().copied()
+        })
+    }
+}
+
+/// A key and where it stands. Of the key its hash and its upper half, which together are all of it.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    hash: u64,
+    upper: u64,
+    position: u32,
+}
+
+/// One share of the keys, put together by part.
+struct Share {
+    /// Where each part begins, and the end.
+    starts: Vec<u32>,
+    entries: Vec<Entry>,
+}
+
+/// Numbers the keys of several lists as if they were one.
+pub(crate) fn number(lists: &[&[u128]]) -> Numbering {
+    let lists = Lists::new(lists);
+    let len = lists.len();
+    if len < 2 * PART_KEYS {
+        return number_few(&lists);
+    }
+    let parts = (len / PART_KEYS).next_power_of_two().min(PARTS_MAX);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let size = len.div_ceil(threads);
+    let shares = (0..len).step_by(size).collect::<Vec<_>>();
+    let shares = on_all_cores(&shares, 1, |from| part(&lists, *from, (from + size).min(len), parts));
+    // Whole ranges of parts for each thread, a few for each so that they end at about the same time.
+    let ranges = (0..parts).step_by(parts.div_ceil(threads * 4)).collect::<Vec<_>>();
+    let firsts = on_all_cores(&ranges, 1, |from| {
+        let mut found = Vec::new();
+        let mut scratch = Scratch::default();
+        for part in *from..(from + parts.div_ceil(threads * 4)).min(parts) {
+            find_firsts(&shares, part, &mut scratch, &mut found);
+        }
+        found
+    });
+    drop(shares);
+    let mut of = vec![NONE; len];
+    for (position, first) in firsts.into_iter().flatten() {
+        of[position as usize] = first;
+    }
+    give_numbers(of)
+}
+
+fn number_few(lists: &Lists) -> Numbering {
+    let mut table = KeyTable::with_capacity(lists.len());
+    let mut numbering = Numbering::default();
+    for (position, key) in lists.range(0, lists.len()).enumerate() {
+        let (number, new) = table.insert(key);
+        numbering.of.push(number);
+        if new {
+            numbering.first.push(position as u32);
+        }
+    }
+    numbering
+}
+
+fn part(lists: &Lists, from: usize, to: usize, parts: usize) -> Share {
+    let part_of = |hash: u64| (hash >> 32) as usize & (parts - 1);
+    let mut starts = vec![0_u32; parts + 1];
+    for key in lists.range(from, to) {
+        starts[part_of(spread(key)) + 1] += 1;
+    }
+    for part in 0..parts {
+        starts[part + 1] += starts[part];
+    }
+    let mut cursors = starts.clone();
+    let mut entries = vec![Entry::default(); to - from];
+    for (key, position) in lists.range(from, to).zip(from as u32..) {
+        let hash = spread(key);
+        let cursor = &mut cursors[part_of(hash)];
+        entries[*cursor as usize] = Entry { hash, upper: (key >> 64) as u64, position };
+        *cursor += 1;
+    }
+    Share { starts, entries }
+}
+
+/// For each position of a part, the first position that has the same key.
+fn find_firsts(shares: &[Share], part: usize, scratch: &mut Scratch, found: &mut Vec<(u32, u32)>) {
+    let Scratch { entries, slots } = scratch;
+    entries.clear();
+    for Share { starts, entries: of_share } in shares {
+        entries.extend_from_slice(&of_share[starts[part] as usize..starts[part + 1] as usize]);
+    }
+    let mask = (entries.len() * 2).next_power_of_two() - 1;
+    slots.clear();
+    slots.resize(mask + 1, NONE);
+    for (at, entry) in entries.iter().enumerate() {
+        let mut slot = entry.hash as usize & mask;
+        let first = loop {
+            let held = slots[slot];
+            if held == NONE {
+                slots[slot] = at as u32;
+                break entry;
+            }
+            let held = &entries[held as usize];
+            if held.hash == entry.hash && held.upper == entry.upper {
+                break held;
+            }
+            slot = (slot + 1) & mask;
+        };
+        found.push((entry.position, first.position));
+    }
+}
+
+/// What one thread uses for one part after the other.
+#[derive(Default)]
+struct Scratch {
+    entries: Vec<Entry>,
+    /// Places in `entries`.
+    slots: Vec<u32>,
+}
+
+/// From the first position of each key to its number.
+fn give_numbers(mut of: Vec<u32>) -> Numbering {
+    let mut first = Vec::new();
+    for position in 0..of.len() {
+        of[position] = if of[position] == position as u32 {
+            first.push(position as u32);
+            first.len() as u32 - 1
+        } else {
+            of[of[position] as usize]
+        };
+    }
+    Numbering { of, first }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn many_keys_are_numbered_as_few_are() {
+        let mut seed = 7_u128;
+        let mut next = || {
+            seed = seed.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(1);
+            // Phones are small numbers, record keys are hashes of the whole width.
+            if seed >> 127 == 0 { (seed >> 64) % 40_000 } else { seed >> 90 << 90 }
+        };
+        let keys: Vec<u128> = (0..100_000).map(|_| next()).collect();
+        let (left, right) = keys.split_at(33_333);
+        for lists in [&[&keys[..]][..], &[left, &[], right]] {
+            let (many, few) = (number(lists), number_few(&Lists::new(lists)));
+            assert_eq!((many.of, many.first), (few.of, few.first));
+        }
+    }
+
+    #[test]
+    fn equal_hashes_do_not_make_equal_keys() {
+        // These have the same low and high half, the other way round, and so the same hash.
+        let keys: Vec<u128> = (0..40_000_u128).flat_map(|key| [key, key << 64]).collect();
+        let numbering = number(&[&keys]);
+        assert_eq!(numbering.first.len(), keys.len() - 1, "0 alone is its own turn");
+    }
+
+    proptest! {
+        #[test]
+        fn positions_and_numbers_agree(lists in prop::collection::vec(prop::collection::vec(0_u128..50, 0..40), 0..4)) {
+            let slices: Vec<&[u128]> = lists.iter().map(Vec::as_slice).collect();
+            let Numbering { of, first } = number(&slices);
+            let all = lists.concat();
+            prop_assert_eq!(of.len(), all.len());
+            prop_assert!(first.is_sorted());
+            for (position, number) in of.iter().enumerate() {
+                let first = first[*number as usize] as usize;
+                prop_assert!(first <= position && all[first] == all[position]);
+                prop_assert_eq!(all.iter().position(|key| *key == all[position]), Some(first));
+            }
+        }
+    }
+}
