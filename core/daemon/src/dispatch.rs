@@ -6,7 +6,8 @@
 //!
 //! What is claimed cannot be taken back, so it is claimed group by group. Only where a channel is
 //! idempotent and writes files of this machine, which takes no time to speak of, are several groups
-//! claimed in one transaction, and their receipts stored in another: see [`TOGETHER_MAX`].
+//! claimed in one transaction, beside the pushes of those before, and their receipts stored in another:
+//! see [`TOGETHER_MAX`].
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
 use reunion_host::{CallOptions, ChannelConnector, Polled};
-use reunion_ledger::{Dispatch, Event, Group, OpenTask, Pushed, Receipt};
+use reunion_ledger::{Dispatch, Event, Group, LedgerError, OpenTask, Pushed, Receipt};
 use reunion_model::limits::DISPATCH_TASKS_MAX;
 use reunion_model::plugin::{ChannelTraits, DispatchInfo, PluginError, Reach};
 use reunion_model::task::task_schema;
@@ -30,8 +31,9 @@ const LOOK_AGAIN_US: i64 = 60_000_000;
 /// Whoever waits looks this often whether the program is asked to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 /// Dispatches that are claimed together, and settled together, where their channel allows it. Enough that
-/// a transaction costs little beside their pushes; few enough that they take a blink of an eye, which is
-/// as long as the program cannot be stopped, and what a crash repeats.
+/// a transaction costs little beside their pushes; few enough that they and the next ones, claimed
+/// meanwhile, take a blink of an eye, which is as long as the program cannot be stopped, and as much as a
+/// crash repeats.
 const TOGETHER_MAX: usize = 32;
 /// Lines that one poll of a channel may add to what the operator reads; the rest are counted.
 const NOTES_MAX: usize = 20;
@@ -172,16 +174,42 @@ impl Dispatcher<'_> {
             pass.errors.extend(self.push_all(name, channel, dispatches)?);
         }
         let mut groups = VecDeque::from(self.gated(name)?);
-        // What is claimed is pushed; what is not claimed yet can wait for the next start.
-        while !groups.is_empty() && !(self.stopping)() {
-            let together = take_together(&mut groups, together_max, tasks_max);
-            let claimed = self.state.ask(ledger.claim_dispatches(name, &together, self.clock.now_us(), tasks_max))?;
-            fault::point("dispatch.claimed");
-            claimed.more.into_iter().rev().for_each(|group| groups.push_front(group));
-            pass.errors.extend(self.push_all(name, channel, &claimed.dispatches)?);
+        let mut claimed: Vec<Dispatch> = Vec::new();
+        loop {
+            if !is_quick(traits) {
+                pass.errors.extend(self.push_all(name, channel, &std::mem::take(&mut claimed))?);
+            }
+            // What is claimed is pushed; what is not claimed yet can wait for the next start.
+            let next = if (self.stopping)() { Vec::new() } else { take_together(&mut groups, together_max, tasks_max) };
+            if next.is_empty() && claimed.is_empty() {
+                break;
+            }
+            let claim = ledger.claim_dispatches(name, &next, self.clock.now_us(), tasks_max);
+            let (next, errors) = self.beside(claim, || self.push_all(name, channel, &claimed));
+            pass.errors.extend(errors?);
+            let next = next?;
+            if !next.dispatches.is_empty() {
+                fault::point("dispatch.claimed");
+            }
+            next.more.into_iter().rev().for_each(|group| groups.push_front(group));
+            claimed = next.dispatches;
         }
         pass.next_us = self.state.ask(ledger.due(name, self.clock.now_us()))?.next_us;
         Ok(pass)
+    }
+
+    /// Waits for a call of the ledger, and does something else meanwhile.
+    fn beside<T: Send, U>(
+        &self,
+        call: impl Future<Output = Result<T, LedgerError>> + Send,
+        work: impl FnOnce() -> U,
+    ) -> (Result<T, Failure>, U) {
+        let state = self.state;
+        std::thread::scope(|scope| {
+            let call = scope.spawn(move || state.ask(call));
+            let done = work();
+            (call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
+        })
     }
 
     /// The groups that are due, with those tasks taken back or put off that may not be sent now.
@@ -378,7 +406,7 @@ fn is_quick(traits: &ChannelTraits) -> bool {
 }
 
 /// Takes the groups off the queue that are claimed next: at most so many, and all in all not many more
-/// tasks than one dispatch may have.
+/// tasks than one dispatch may have. None where the queue is empty.
 fn take_together(groups: &mut VecDeque<Group>, together_max: usize, tasks_max: usize) -> Vec<Group> {
     let mut tasks = 0;
     let fits = |group: &&Group| {

@@ -155,8 +155,11 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::NotFound`] where the run that planned a group is missing, [`LedgerError::Sealed`].
     pub async fn claim_dispatches(&self, channel: &str, groups: &[Group], now_us: i64, tasks_max: usize) -> Result<Claimed> {
-        let mut tx = self.store.write("claim dispatches").await?;
         let mut claimed = Claimed::default();
+        if groups.is_empty() {
+            return Ok(claimed);
+        }
+        let mut tx = self.store.write("claim dispatches").await?;
         let (mut suppressed, mut empty) = (Vec::new(), Vec::new());
         for (group, mut dispatch) in self.open_dispatches(&mut tx, channel, groups, now_us).await? {
             let candidates = self.candidates(&mut tx, &dispatch, now_us, tasks_max).await?;
