@@ -3,16 +3,21 @@
 //! What was left of earlier dispatches comes first, as it was. Then each group of tasks that is due is
 //! gated once more, claimed whole in one ledger transaction, and pushed; receipts are stored as they
 //! arrive. A task without a receipt is `unknown`, and only an idempotent channel is given it again.
+//!
+//! What is claimed cannot be taken back, so it is claimed group by group. Only where a channel is
+//! idempotent and writes files of this machine, which takes no time to speak of, are several groups
+//! claimed in one transaction, beside the pushes of those before, and their receipts stored in another:
+//! see [`TOGETHER_MAX`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
 use reunion_host::{CallOptions, ChannelConnector, Polled};
-use reunion_ledger::{Dispatch, Event, Group, OpenTask, Receipt};
+use reunion_ledger::{Dispatch, Event, Group, LedgerError, OpenTask, Pushed, Receipt};
 use reunion_model::limits::DISPATCH_TASKS_MAX;
-use reunion_model::plugin::{DispatchInfo, PluginError};
+use reunion_model::plugin::{ChannelTraits, DispatchInfo, PluginError, Reach};
 use reunion_model::task::task_schema;
 use reunion_model::{Gate, MemberId, TaskId, fault};
 use reunion_outreach::{AtSend, Campaign, SendFacts, gate_at_send};
@@ -25,6 +30,11 @@ use crate::state::{State, now_us};
 const LOOK_AGAIN_US: i64 = 60_000_000;
 /// Whoever waits looks this often whether the program is asked to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
+/// Dispatches that are claimed together, and settled together, where their channel allows it. Enough that
+/// a transaction costs little beside their pushes; few enough that they and the next ones, claimed
+/// meanwhile, take a blink of an eye, which is as long as the program cannot be stopped, and as much as a
+/// crash repeats.
+const TOGETHER_MAX: usize = 32;
 /// Lines that one poll of a channel may add to what the operator reads; the rest are counted.
 const NOTES_MAX: usize = 20;
 
@@ -152,27 +162,54 @@ impl Dispatcher<'_> {
 
     fn send(&self, name: &str, channel: &dyn ChannelConnector) -> Result<Pass, Failure> {
         let ledger = &self.state.ledger;
-        let idempotent = channel.traits().idempotent;
-        let mut pass = Pass::default();
-        let resumed = self.state.ask(ledger.resume_dispatches(name, idempotent, self.clock.now_us()))?;
-        for dispatch in resumed.dispatches {
-            pass.errors.extend(self.push(name, channel, &dispatch)?);
-        }
-        let tasks_max = match channel.traits().dispatch_tasks_max {
+        let traits = channel.traits();
+        let together_max = if is_quick(traits) { TOGETHER_MAX } else { 1 };
+        let tasks_max = match traits.dispatch_tasks_max {
             0 => DISPATCH_TASKS_MAX,
             max => max.min(DISPATCH_TASKS_MAX),
         };
-        for group in self.gated(name)? {
-            // What is claimed is pushed; what is not claimed yet can wait for the next start.
-            while !(self.stopping)()
-                && let Some(dispatch) = self.state.ask(ledger.claim_dispatch(name, &group, self.clock.now_us(), tasks_max))?
-            {
-                fault::point("dispatch.claimed");
-                pass.errors.extend(self.push(name, channel, &dispatch)?);
+        let mut pass = Pass::default();
+        let resumed = self.state.ask(ledger.resume_dispatches(name, traits.idempotent, self.clock.now_us()))?;
+        for dispatches in resumed.dispatches.chunks(together_max) {
+            pass.errors.extend(self.push_all(name, channel, dispatches)?);
+        }
+        let mut groups = VecDeque::from(self.gated(name)?);
+        let mut claimed: Vec<Dispatch> = Vec::new();
+        loop {
+            if !is_quick(traits) {
+                pass.errors.extend(self.push_all(name, channel, &std::mem::take(&mut claimed))?);
             }
+            // What is claimed is pushed; what is not claimed yet can wait for the next start.
+            let next = if (self.stopping)() { Vec::new() } else { take_together(&mut groups, together_max, tasks_max) };
+            if next.is_empty() && claimed.is_empty() {
+                break;
+            }
+            let claim = ledger.claim_dispatches(name, &next, self.clock.now_us(), tasks_max);
+            let (next, errors) = self.beside(claim, || self.push_all(name, channel, &claimed));
+            pass.errors.extend(errors?);
+            let next = next?;
+            if !next.dispatches.is_empty() {
+                fault::point("dispatch.claimed");
+            }
+            next.more.into_iter().rev().for_each(|group| groups.push_front(group));
+            claimed = next.dispatches;
         }
         pass.next_us = self.state.ask(ledger.due(name, self.clock.now_us()))?.next_us;
         Ok(pass)
+    }
+
+    /// Waits for a call of the ledger, and does something else meanwhile.
+    fn beside<T: Send, U>(
+        &self,
+        call: impl Future<Output = Result<T, LedgerError>> + Send,
+        work: impl FnOnce() -> U,
+    ) -> (Result<T, Failure>, U) {
+        let state = self.state;
+        std::thread::scope(|scope| {
+            let call = scope.spawn(move || state.ask(call));
+            let done = work();
+            (call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
+        })
     }
 
     /// The groups that are due, with those tasks taken back or put off that may not be sent now.
@@ -184,10 +221,10 @@ impl Dispatcher<'_> {
         let ledger = &self.state.ledger;
         let now_us = self.clock.now_us();
         let groups = self.state.ask(ledger.due(channel, now_us))?.groups;
-        let mut tasks: Vec<OpenTask> = Vec::new();
-        for group in &groups {
-            tasks.extend(self.state.ask(ledger.group_tasks(channel, group, now_us))?);
+        if groups.is_empty() {
+            return Ok(groups);
         }
+        let tasks = self.state.ask(ledger.due_tasks(channel, now_us))?;
         // Once for all groups: it may mean to read every member.
         let stale = (self.stale)(&tasks.iter().map(|task| task.member).collect())?;
         let mut refused: Vec<(TaskId, Gate)> = Vec::new();
@@ -218,61 +255,87 @@ impl Dispatcher<'_> {
         gate_at_send(&facts, now_us, self.config.timezone.rules())
     }
 
-    /// Gives a dispatch to its channel and stores what comes of it; what went wrong, in a line.
-    fn push(&self, name: &str, channel: &dyn ChannelConnector, dispatch: &Dispatch) -> Result<Option<String>, Failure> {
+    /// Gives dispatches to their channel one after the other and stores what comes of them; what went
+    /// wrong, a line each.
+    fn push_all(&self, name: &str, channel: &dyn ChannelConnector, dispatches: &[Dispatch]) -> Result<Vec<String>, Failure> {
+        if dispatches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut notes = Vec::new();
+        let mut pushed = Vec::with_capacity(dispatches.len());
+        for dispatch in dispatches {
+            let (receipts, error) = self.push(name, channel, dispatch)?;
+            let retry_at_us = error.as_ref().and_then(|error| self.retry_at_us(name, channel.traits(), dispatch, error));
+            pushed.push(Pushed { dispatch_id: dispatch.dispatch_id, receipts, retry_at_us });
+            if let Some(error) = error {
+                tracing::warn!(channel = name, class = error.class.name(), "a push failed: {}", error.message);
+                notes.push(format!("channel {name}: {error}"));
+            }
+        }
+        fault::point("receipts.before");
+        fault::point("dispatch.close.before");
+        let settled = self.state.ask(self.state.ledger.settle_dispatches(&pushed, self.attempts_max(name), self.clock.now_us()))?;
+        fault::point("dispatch.close.after");
+        fault::point("receipts.after");
+        notes.extend(settled.lost.iter().map(|dispatch| {
+            format!("channel {name}: another process has taken over dispatch {dispatch}; it records what becomes of its tasks")
+        }));
+        Ok(notes)
+    }
+
+    /// Gives a dispatch to its channel. Where its push is quick its receipts are handed back, to be stored
+    /// with those of others; where it may take long they are stored as they arrive. What a crash loses of
+    /// them is `unknown`, or is pushed again.
+    fn push(
+        &self,
+        name: &str,
+        channel: &dyn ChannelConnector,
+        dispatch: &Dispatch,
+    ) -> Result<(Vec<Receipt>, Option<PluginError>), Failure> {
         let tasks = task_batch(dispatch)?;
         let info = self.info(dispatch);
         let call = CallOptions { dry_run: false, deadline_unix_ms: None, run_id: dispatch.run_id.to_string() };
+        let mut kept = Vec::new();
         fault::point("push.before");
-        let error = match channel.push(&call, &info, tasks) {
-            Err(error) => Some(error),
-            Ok(mut receipts) => loop {
-                fault::point("push.after");
-                match receipts.next() {
-                    Ok(Some(receipts)) => self.record(name, dispatch, receipts)?,
-                    Ok(None) => break None,
-                    Err(error) => break Some(error),
-                }
-            },
+        let mut receipts = match channel.push(&call, &info, tasks) {
+            Ok(receipts) => receipts,
+            Err(error) => return Ok((kept, Some(error))),
         };
-        let now_us = self.clock.now_us();
-        let retry_at_us = error.as_ref().filter(|_| channel.traits().idempotent).map(|error| self.retry_at(name, dispatch, error, now_us));
-        let retry_at_us = retry_at_us.filter(|_| dispatch.pushes < self.config.channels[name].attempts_max);
-        fault::point("dispatch.close.before");
-        self.state.ask(self.state.ledger.close_dispatch(dispatch.dispatch_id, retry_at_us, now_us))?;
-        fault::point("dispatch.close.after");
-        Ok(error.map(|error| {
-            tracing::warn!(channel = name, class = error.class.name(), "a push failed: {}", error.message);
-            format!("channel {name}: {error}")
-        }))
+        loop {
+            fault::point("push.after");
+            match receipts.next() {
+                Ok(Some(receipts)) if is_quick(channel.traits()) => kept.extend(receipts.into_iter().map(receipt)),
+                Ok(Some(receipts)) => self.record(name, dispatch, receipts)?,
+                Ok(None) => return Ok((kept, None)),
+                Err(error) => return Ok((kept, Some(error))),
+            }
+        }
     }
 
     fn record(&self, name: &str, dispatch: &Dispatch, receipts: Vec<reunion_host::Receipt>) -> Result<(), Failure> {
-        let attempts_max = self.config.channels[name].attempts_max;
-        let receipts: Vec<Receipt> = receipts
-            .into_iter()
-            .map(|receipt| Receipt {
-                task_id: receipt.task,
-                verdict: receipt.verdict,
-                retry_after_ms: receipt.retry_after_ms,
-                code: receipt.code,
-                message: receipt.message,
-            })
-            .collect();
+        let receipts: Vec<Receipt> = receipts.into_iter().map(receipt).collect();
         fault::point("receipts.before");
         let ledger = &self.state.ledger;
-        self.state.ask(ledger.record_receipts(dispatch.dispatch_id, &receipts, attempts_max, self.clock.now_us()))?;
+        self.state.ask(ledger.record_receipts(dispatch.dispatch_id, &receipts, self.attempts_max(name), self.clock.now_us()))?;
         fault::point("receipts.after");
         Ok(())
     }
 
-    /// When a failed dispatch is pushed again: after the channel's own delay, or one that doubles.
-    fn retry_at(&self, name: &str, dispatch: &Dispatch, error: &PluginError, now_us: i64) -> i64 {
+    fn attempts_max(&self, name: &str) -> u32 {
+        self.config.channels[name].attempts_max
+    }
+
+    /// When a dispatch that failed is pushed again, where it may be: after the channel's own delay, or one
+    /// that doubles.
+    fn retry_at_us(&self, name: &str, traits: &ChannelTraits, dispatch: &Dispatch, error: &PluginError) -> Option<i64> {
         let channel = &self.config.channels[name];
+        if !traits.idempotent || dispatch.pushes >= channel.attempts_max {
+            return None;
+        }
         let doubled = channel.retry_secs.saturating_mul(1 << dispatch.pushes.saturating_sub(1).min(32));
         let own_secs = error.retry_after_ms.map(|delay_ms| delay_ms.div_ceil(1000));
         let delay_secs = own_secs.unwrap_or(doubled).min(channel.retry_secs_max.max(own_secs.unwrap_or(0)));
-        now_us.saturating_add_unsigned(delay_secs.saturating_mul(1_000_000))
+        Some(self.clock.now_us().saturating_add_unsigned(delay_secs.saturating_mul(1_000_000)))
     }
 
     fn info(&self, dispatch: &Dispatch) -> DispatchInfo {
@@ -337,6 +400,33 @@ impl Dispatcher<'_> {
     }
 }
 
+/// Whether a channel's push takes no time to speak of, and may be repeated.
+fn is_quick(traits: &ChannelTraits) -> bool {
+    traits.idempotent && traits.reach == Reach::Files
+}
+
+/// Takes the groups off the queue that are claimed next: at most so many, and all in all not many more
+/// tasks than one dispatch may have. None where the queue is empty.
+fn take_together(groups: &mut VecDeque<Group>, together_max: usize, tasks_max: usize) -> Vec<Group> {
+    let mut tasks = 0;
+    let fits = |group: &&Group| {
+        tasks += usize::try_from(group.tasks).unwrap_or(tasks_max).min(tasks_max);
+        tasks <= DISPATCH_TASKS_MAX
+    };
+    let count = groups.iter().take(together_max).take_while(fits).count();
+    groups.drain(..count.max(1).min(groups.len())).collect()
+}
+
+fn receipt(receipt: reunion_host::Receipt) -> Receipt {
+    Receipt {
+        task_id: receipt.task,
+        verdict: receipt.verdict,
+        retry_after_ms: receipt.retry_after_ms,
+        code: receipt.code,
+        message: receipt.message,
+    }
+}
+
 /// The first of many lines, and how many more there are: a wrong file in the return folder must not fill
 /// the report.
 fn shortened(name: &str, mut notes: Vec<String>) -> Vec<String> {
@@ -393,6 +483,24 @@ mod tests {
         let short = shortened("list", notes(NOTES_MAX + 7));
         assert_eq!(short.len(), NOTES_MAX + 1);
         assert_eq!(short[NOTES_MAX], "channel list: and 7 more of this kind");
+    }
+
+    #[test]
+    fn groups_are_claimed_in_bounded_numbers() {
+        let group = |tasks: usize| Group { run_id: reunion_model::RunId([1; 16]), key: tasks.to_string(), tasks: tasks as u64 };
+        let taken = |sizes: &[usize], together_max, tasks_max| {
+            let mut groups: VecDeque<_> = sizes.iter().map(|tasks| group(*tasks)).collect();
+            let mut taken = Vec::new();
+            while !groups.is_empty() {
+                taken.push(take_together(&mut groups, together_max, tasks_max).iter().map(|group| group.tasks).collect::<Vec<_>>());
+            }
+            taken
+        };
+        assert_eq!(taken(&[1, 2, 3], 2, 10), [vec![1, 2], vec![3]]);
+        assert_eq!(taken(&[1, 2], 1, 10), [vec![1], vec![2]]);
+        let max = DISPATCH_TASKS_MAX;
+        assert_eq!(taken(&[1, max, 1, 1], 32, max), [vec![1], vec![max as u64], vec![1, 1]]);
+        assert_eq!(taken(&[9 * max, 9 * max], 32, max / 2), [vec![9 * max as u64, 9 * max as u64]], "a dispatch takes no more than it may");
     }
 
     #[test]

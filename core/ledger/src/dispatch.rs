@@ -3,6 +3,11 @@
 //! A group is the tasks of one channel that one run planned with one group key. Claiming moves a
 //! complete group to `sending` under a dispatch id, in an order that never changes afterwards, so that
 //! the same dispatch can be given again after a crash. One process holds a dispatch at a time.
+//!
+//! Several groups are claimed in one transaction, each as if it were alone: what a transaction costs is
+//! far more than what a dispatch of ten tasks does.
+
+use std::collections::{HashMap, HashSet};
 
 use reunion_model::{ContactId, DispatchId, Gate, MemberId, RunId, TaskId, TaskState};
 use sqlx::AssertSqlSafe;
@@ -54,6 +59,15 @@ pub struct Dispatch {
     pub pushes: u32,
     /// Its tasks in its order: by campaign, store and id.
     pub tasks: Vec<DispatchTask>,
+}
+
+/// What a claim came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claimed {
+    /// One for each group of which something was left to send, by run and group key.
+    pub dispatches: Vec<Dispatch>,
+    /// The groups that may have more tasks than one dispatch takes: to be claimed once more.
+    pub more: Vec<Group>,
 }
 
 /// A task as it is given to a channel.
@@ -121,63 +135,116 @@ impl Ledger {
         Ok(Due { groups, next_us: [task, retry].into_iter().flatten().min(), in_flight })
     }
 
-    /// The tasks of a group that are due, to be gated before it is claimed.
+    /// The tasks of a channel that are due, by id, to be gated before they are claimed.
     ///
     /// # Errors
     /// [`LedgerError::Store`].
-    pub async fn group_tasks(&self, channel: &str, group: &Group, now_us: i64) -> Result<Vec<OpenTask>> {
-        let mut tx = self.store.read("read a group of tasks").await?;
-        let sql = format!(
-            "{OPEN_TASK} where t.channel = $1 and t.run_id = $2 and t.group_key = $3 and t.not_before_us <= $4 and {} order by t.task_id",
-            claimable()
-        );
-        tx.rows(AssertSqlSafe(sql), args![channel, group.run_id, &group.key, now_us], read_open_task).await
+    pub async fn due_tasks(&self, channel: &str, now_us: i64) -> Result<Vec<OpenTask>> {
+        let mut tx = self.store.read("read the tasks that are due").await?;
+        let sql = format!("{OPEN_TASK} where t.channel = $1 and t.not_before_us <= $2 and {}", claimable());
+        let mut tasks = tx.rows(AssertSqlSafe(sql), args![channel, now_us], read_open_task).await?;
+        // Sorted here: in the order of an index the database would look each row up by itself.
+        tasks.sort_unstable_by_key(|task| task.task_id);
+        Ok(tasks)
     }
 
-    /// Moves what is due of a group to `sending`, at most `tasks_max` tasks, as one dispatch that this
+    /// Moves what is due of each group to `sending`, at most `tasks_max` tasks, as one dispatch that this
     /// process holds. Whoever is on the suppression list by then is taken back in the same transaction.
-    /// None where nothing is left, or another process was first.
+    /// A group gets none where nothing is left of it, or another process was first.
     ///
     /// # Errors
-    /// [`LedgerError::NotFound`] where the run that planned the group is missing, [`LedgerError::Sealed`].
-    pub async fn claim_dispatch(&self, channel: &str, group: &Group, now_us: i64, tasks_max: usize) -> Result<Option<Dispatch>> {
-        let mut tx = self.store.write("claim a dispatch").await?;
-        let Some(dispatch_id) = self.insert_dispatch(&mut tx, channel, group, now_us).await? else { return Ok(None) };
-        let candidates = self.candidates(&mut tx, channel, group, now_us, tasks_max).await?;
-        let (suppressed, to_send): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.suppressed);
-        tx.take_back(&suppressed, now_us).await?;
-        if to_send.is_empty() {
-            tx.execute("delete from dispatches where dispatch_id = $1", args![dispatch_id]).await?;
-            tx.commit().await?;
-            return Ok(None);
+    /// [`LedgerError::NotFound`] where the run that planned a group is missing, [`LedgerError::Sealed`].
+    pub async fn claim_dispatches(&self, channel: &str, groups: &[Group], now_us: i64, tasks_max: usize) -> Result<Claimed> {
+        let mut claimed = Claimed::default();
+        if groups.is_empty() {
+            return Ok(claimed);
         }
-        let moves = to_send.iter().map(|candidate| Move::new(candidate.task.task_id)).collect();
-        tx.start_sending(dispatch_id, moves, now_us).await?;
-        let rows = to_send.iter().enumerate().map(|(position, candidate)| args![dispatch_id, position, candidate.task.task_id]);
+        let mut tx = self.store.write("claim dispatches").await?;
+        let (mut suppressed, mut empty) = (Vec::new(), Vec::new());
+        for (group, mut dispatch) in self.open_dispatches(&mut tx, channel, groups, now_us).await? {
+            let candidates = self.candidates(&mut tx, &dispatch, now_us, tasks_max).await?;
+            if !candidates.is_empty() && candidates.len() >= tasks_max {
+                claimed.more.push(group.clone());
+            }
+            for candidate in candidates {
+                match candidate.suppressed {
+                    true => suppressed.push(candidate),
+                    false => dispatch.tasks.push(candidate.task),
+                }
+            }
+            if dispatch.tasks.is_empty() { empty.push(dispatch.dispatch_id) } else { claimed.dispatches.push(dispatch) }
+        }
+        tx.take_back(&suppressed, now_us).await?;
+        tx.bulk("delete from dispatches where dispatch_id in (values {values})", &args![], empty.into_iter().map(|id| args![id])).await?;
+        let mut moves = Vec::new();
+        let mut rows = Vec::new();
+        for Dispatch { dispatch_id, tasks, .. } in &claimed.dispatches {
+            for (position, task) in tasks.iter().enumerate() {
+                moves.push((*dispatch_id, task.task_id));
+                rows.push(args![*dispatch_id, position, task.task_id]);
+            }
+        }
+        tx.start_sending(moves, now_us).await?;
         tx.bulk("insert into dispatch_tasks (dispatch_id, position, task_id) values {values}", &args![], rows).await?;
-        let mut dispatch = tx.dispatch(dispatch_id).await?;
         tx.commit().await?;
-        dispatch.tasks = to_send.into_iter().map(|candidate| candidate.task).collect();
-        Ok(Some(dispatch))
+        Ok(claimed)
     }
 
-    /// Opens the next dispatch of a group; none where another process does so at the same time.
-    async fn insert_dispatch(&self, tx: &mut Tx, channel: &str, group: &Group, now_us: i64) -> Result<Option<DispatchId>> {
-        let sql = "select coalesce(max(ordinal), 0) + 1 from dispatches where channel = $1 and run_id = $2 and group_key = $3";
-        let ordinal = tx.row(sql, args![channel, group.run_id, &group.key], |row| row.small(0)).await?.unwrap_or(1);
-        let parts: [&[u8]; 4] = [channel.as_bytes(), &group.run_id.0, group.key.as_bytes(), &ordinal.to_be_bytes()];
-        let dispatch_id = DispatchId(self.keys.lookup().id("dispatch", &parts));
+    /// Opens the next dispatch of each group, still without tasks; none for a group of which another
+    /// process does so at the same time.
+    async fn open_dispatches<'a>(
+        &self,
+        tx: &mut Tx,
+        channel: &str,
+        groups: &'a [Group],
+        now_us: i64,
+    ) -> Result<Vec<(&'a Group, Dispatch)>> {
+        // In one order everywhere, so that two claims never wait for each other.
+        let mut groups: Vec<_> = groups.iter().collect();
+        groups.sort_unstable_by_key(|group| (group.run_id, &group.key));
+        let sql = "select v.column1, r.clock_us, coalesce(max(d.ordinal), 0) + 1 from (values {values}) as v \
+             left join runs r on r.run_id = v.column2 \
+             left join dispatches d on d.channel = $1 and d.run_id = v.column2 and d.group_key = v.column3 \
+             group by v.column1, r.clock_us";
+        let rows = groups.iter().enumerate().map(|(at, group)| args![at, group.run_id, &group.key]);
+        let read = |row: &Row| Ok((row.unsigned(0)? as usize, (row.int_or_null(1)?, row.small(2)?)));
+        let next: HashMap<_, _> = tx.bulk_rows(sql, &args![channel], rows, read).await?.into_iter().collect();
+        let mut opened = Vec::with_capacity(groups.len());
+        for (at, group) in groups.into_iter().enumerate() {
+            let (clock_us, ordinal) = next.get(&at).copied().unwrap_or_default();
+            let missing = || LedgerError::NotFound { what: "run", name: group.run_id.to_string() };
+            opened.push((group, self.next_dispatch(channel, group, clock_us.ok_or_else(missing)?, ordinal)));
+        }
         let sql = format!(
             "insert into dispatches (dispatch_id, channel, run_id, group_key, ordinal, state, holder, held_until_us, pushes, claimed_us) \
-             values ($1, $2, $3, $4, $5, 'open', $6, {} + $7, 1, $8) on conflict do nothing",
+             select v.column1, $1, v.column2, v.column3, v.column4, 'open', $2, {} + $3, 1, $4 from (values {{values}}) as v where 1 = 1 \
+             on conflict do nothing returning dispatch_id",
             tx.clock()
         );
-        let ttl = LEASE_TTL.as_micros() as i64;
-        let values = args![dispatch_id, channel, group.run_id, &group.key, ordinal, self.me, ttl, now_us];
-        Ok((tx.execute(AssertSqlSafe(sql), values).await? > 0).then_some(dispatch_id))
+        let shared = args![channel, self.me, LEASE_TTL.as_micros() as i64, now_us];
+        let rows = opened.iter().map(|(_, new)| args![new.dispatch_id, new.run_id, &new.group, new.ordinal]);
+        let mut inserted: HashSet<DispatchId> = tx.bulk_rows(&sql, &shared, rows, |row| row.id(0)).await?.into_iter().collect();
+        opened.retain(|(_, new)| inserted.remove(&new.dispatch_id));
+        Ok(opened)
     }
 
-    async fn candidates(&self, tx: &mut Tx, channel: &str, group: &Group, now_us: i64, tasks_max: usize) -> Result<Vec<Candidate>> {
+    fn next_dispatch(&self, channel: &str, group: &Group, run_clock_us: i64, ordinal: u32) -> Dispatch {
+        let parts: [&[u8]; 4] = [channel.as_bytes(), &group.run_id.0, group.key.as_bytes(), &ordinal.to_be_bytes()];
+        Dispatch {
+            dispatch_id: DispatchId(self.keys.lookup().id("dispatch", &parts)),
+            channel: channel.to_owned(),
+            run_id: group.run_id,
+            run_clock_us,
+            group: group.key.clone(),
+            ordinal,
+            pushes: 1,
+            tasks: Vec::new(),
+        }
+    }
+
+    /// The tasks that may be claimed for a dispatch, in its order. One query for each: a limit of their
+    /// own and a lock that leaves others' rows out cannot be had for several groups at a time.
+    async fn candidates(&self, tx: &mut Tx, dispatch: &Dispatch, now_us: i64, tasks_max: usize) -> Result<Vec<Candidate>> {
         let (claimable, order, lock) = (claimable(), tx.by_bytes(), tx.for_update_skip_locked());
         let sql = format!(
             "select {TASK}, t.state, cast(case when exists (select 1 from suppressions s where s.contact = t.contact \
@@ -185,7 +252,7 @@ impl Ledger {
              from tasks t where t.channel = $1 and t.run_id = $2 and t.group_key = $3 and t.not_before_us <= $4 and {claimable} \
              order by t.campaign{order}, t.store{order} nulls first, t.task_id limit $5{lock}"
         );
-        let values = args![channel, group.run_id, &group.key, now_us, tasks_max];
+        let values = args![&dispatch.channel, dispatch.run_id, &dispatch.group, now_us, tasks_max];
         tx.rows(AssertSqlSafe(sql), values, |row| {
             Ok(Candidate { task: self.read_dispatch_task(row)?, state: read_state(row, 8)?, suppressed: row.flag(9)? })
         })
@@ -218,10 +285,10 @@ impl Ledger {
 }
 
 impl Tx {
-    /// Moves tasks to `sending` under a dispatch.
-    pub async fn start_sending(&mut self, dispatch_id: DispatchId, moves: Vec<Move>, now_us: i64) -> Result<()> {
-        let set = ", dispatch_id = $3, sent_us = $2, attempts = attempts + 1, retry = 0";
-        self.move_tasks_setting(TaskState::Sending, true, moves, now_us, set, args![dispatch_id]).await?;
+    /// Moves tasks to `sending`, each under its dispatch.
+    pub async fn start_sending(&mut self, tasks: Vec<(DispatchId, TaskId)>, now_us: i64) -> Result<()> {
+        let moves = tasks.into_iter().map(|(dispatch_id, task_id)| Move { dispatch_id: Some(dispatch_id), ..Move::new(task_id) });
+        self.move_tasks(TaskState::Sending, true, moves.collect(), now_us).await?;
         Ok(())
     }
 

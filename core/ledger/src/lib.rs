@@ -38,7 +38,7 @@ mod tasks;
 mod touches;
 
 pub use components::{Component, ComponentKind, ComponentState};
-pub use dispatch::{Dispatch, DispatchTask, Due, Group};
+pub use dispatch::{Claimed, Dispatch, DispatchTask, Due, Group};
 pub use error::{LedgerError, Result};
 pub use facts::{Audit, Facts, Link, NewSuppression, Suppression};
 pub use generations::{Committed, GenerationCommit, Head, RolledBack};
@@ -47,7 +47,7 @@ pub use open::{Ledger, Location};
 pub use operator::Requeued;
 pub use poll::{Event, Polled};
 pub use pulls::{Pull, Segment, SourceState};
-pub use receipts::{Closed, Receipt, Recorded, Resumed};
+pub use receipts::{Pushed, Receipt, Recorded, Resumed, Settled};
 pub use runs::{NewRun, Run, RunState};
 pub use tasks::{Change, NewTask, OpenTask, Payload, Task, TaskCount, TaskDetail, TaskFilter};
 pub use touches::{Arm, ArmKind, Touches};

@@ -1,6 +1,6 @@
-//! What comes of a dispatch: receipts as they arrive, the end of a push, and what a crash left behind.
+//! What comes of dispatches: receipts as they arrive, the end of pushes, and what a crash left behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use reunion_model::{DispatchId, TaskId, TaskState, Verdict};
 use sqlx::AssertSqlSafe;
@@ -36,11 +36,27 @@ pub struct Recorded {
     pub ignored: Vec<TaskId>,
 }
 
-/// How a dispatch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Closed {
+/// A dispatch whose push has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The dispatch.
+    pub dispatch_id: DispatchId,
+    /// Its receipts that were not recorded as they arrived.
+    pub receipts: Vec<Receipt>,
+    /// When it is given to the channel again as it is if some of its tasks are unknown, which only a
+    /// channel that is idempotent allows.
+    pub retry_at_us: Option<i64>,
+}
+
+/// What was made of pushes that have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// What was made of their receipts.
+    pub recorded: Recorded,
     /// Tasks whose outcome nobody knows.
     pub unknown: u64,
+    /// Dispatches that this process does not hold any more. Nothing was written of them.
+    pub lost: Vec<DispatchId>,
 }
 
 /// What was left to be done of earlier dispatches.
@@ -65,55 +81,36 @@ impl Ledger {
     /// [`LedgerError::DispatchLost`] where this process does not hold the dispatch any more.
     pub async fn record_receipts(&self, dispatch_id: DispatchId, receipts: &[Receipt], attempts_max: u32, now_us: i64) -> Result<Recorded> {
         let mut tx = self.store.write("record receipts").await?;
-        tx.hold_dispatch(dispatch_id, self.me).await?;
-        let sql = "select l.task_id, l.position, t.attempts from dispatch_tasks l join tasks t on t.task_id = l.task_id \
-             where l.dispatch_id = $1 and l.verdict is null and coalesce(t.dispatch_id, $1) = $1 and t.state = 'sending'";
-        let read = |row: &Row| Ok((row.id(0)?, (row.unsigned(1)?, row.small(2)?)));
-        let mut waiting: HashMap<TaskId, (u64, u32)> = tx.rows(sql, args![dispatch_id], read).await?.into_iter().collect();
-
-        let mut recorded = Recorded::default();
-        let mut stored = Vec::new();
-        let mut moves: HashMap<TaskState, Vec<Move>> = HashMap::new();
-        for receipt in receipts {
-            let Some((position, attempts)) = waiting.remove(&receipt.task_id) else {
-                recorded.ignored.push(receipt.task_id);
-                continue;
-            };
-            let (state, moved) = outcome(receipt, attempts, attempts_max, now_us);
-            moves.entry(state).or_default().push(moved);
-            stored.push((position, receipt));
+        if tx.hold_dispatches(&[dispatch_id], self.me).await?.is_empty() {
+            return Err(LedgerError::DispatchLost { dispatch: dispatch_id.to_string() });
         }
-        for (state, moves) in moves {
-            if state == TaskState::Delivered {
-                tx.move_tasks(TaskState::Accepted, false, moves.clone(), now_us).await?;
-            }
-            tx.move_tasks(state, false, moves, now_us).await?;
-        }
-        recorded.stored = stored.len() as u64;
-        let sql = "update dispatch_tasks set verdict = v.column3, retry_after_ms = v.column4, code = v.column5, message = v.column6, \
-             at_us = $1 from (values {values}) as v \
-             where dispatch_tasks.dispatch_id = v.column1 and dispatch_tasks.position = v.column2";
-        let rows = stored.into_iter().map(|(position, receipt)| {
-            let Receipt { verdict, retry_after_ms, code, message, .. } = receipt.clone();
-            args![dispatch_id, position, verdict.name(), retry_after_ms, code, message]
-        });
-        tx.bulk(sql, &args![now_us], rows).await?;
+        let recorded = tx.record(&[(dispatch_id, receipts)], attempts_max, now_us).await?;
         tx.commit().await?;
         Ok(recorded)
     }
 
-    /// Ends a push. Tasks without a receipt are `unknown` from now on. With `retry_at_us` the same
-    /// dispatch is given to the channel again at that time if there are any, which only a channel that
-    /// is idempotent allows.
+    /// Ends pushes: stores the receipts that are left, as [`Ledger::record_receipts`] does, and closes the
+    /// dispatches, all in one transaction. Tasks without a receipt are `unknown` from now on. What another
+    /// process has taken over is left to it.
     ///
     /// # Errors
-    /// [`LedgerError::DispatchLost`].
-    pub async fn close_dispatch(&self, dispatch_id: DispatchId, retry_at_us: Option<i64>, now_us: i64) -> Result<Closed> {
-        let mut tx = self.store.write("close a dispatch").await?;
-        tx.hold_dispatch(dispatch_id, self.me).await?;
-        let unknown = tx.give_up(dispatch_id, retry_at_us, now_us).await?;
+    /// [`LedgerError::Store`].
+    pub async fn settle_dispatches(&self, pushed: &[Pushed], attempts_max: u32, now_us: i64) -> Result<Settled> {
+        let mut settled = Settled::default();
+        if pushed.is_empty() {
+            return Ok(settled);
+        }
+        let mut tx = self.store.write("settle dispatches").await?;
+        let ids: Vec<_> = pushed.iter().map(|pushed| pushed.dispatch_id).collect();
+        let held = tx.hold_dispatches(&ids, self.me).await?;
+        let (held, lost): (Vec<_>, Vec<_>) = pushed.iter().partition(|pushed| held.contains(&pushed.dispatch_id));
+        let receipts: Vec<_> = held.iter().map(|pushed| (pushed.dispatch_id, pushed.receipts.as_slice())).collect();
+        settled.recorded = tx.record(&receipts, attempts_max, now_us).await?;
+        let ended: Vec<_> = held.iter().map(|pushed| (pushed.dispatch_id, pushed.retry_at_us)).collect();
+        settled.unknown = tx.give_up(&ended, now_us).await?;
         tx.commit().await?;
-        Ok(Closed { unknown })
+        settled.lost = lost.into_iter().map(|pushed| pushed.dispatch_id).collect();
+        Ok(settled)
     }
 
     /// Takes over the channel's dispatches that nobody holds any more, and those that failed and are to
@@ -140,7 +137,7 @@ impl Ledger {
                 tx.open_again(dispatch_id, self.me, now_us).await?;
                 resumed.dispatches.push(self.load_dispatch(&mut tx, dispatch_id).await?);
             } else {
-                resumed.unknown += tx.give_up(dispatch_id, None, now_us).await?;
+                resumed.unknown += tx.give_up(&[(dispatch_id, None)], now_us).await?;
             }
         }
         tx.commit().await?;
@@ -157,7 +154,13 @@ impl Ledger {
             return Ok(());
         }
         let mut tx = self.store.write("renew dispatches").await?;
-        let sql = format!("update dispatches set held_until_us = {} + $2 where state = 'open' and holder = $1", tx.clock());
+        // In the order in which they are settled, so that neither waits for the other.
+        let sql = format!(
+            "update dispatches set held_until_us = {} + $2 where dispatch_id in \
+             (select dispatch_id from dispatches where state = 'open' and holder = $1 order by dispatch_id{})",
+            tx.clock(),
+            tx.for_update()
+        );
         tx.execute(AssertSqlSafe(sql), args![self.me, LEASE_TTL.as_micros() as i64]).await?;
         tx.commit().await
     }
@@ -165,7 +168,7 @@ impl Ledger {
 
 /// The state that a receipt moves its task to, and what is noted of it.
 fn outcome(receipt: &Receipt, attempts: u32, attempts_max: u32, now_us: i64) -> (TaskState, Move) {
-    let mut moved = Move { task_id: receipt.task_id, code: receipt.code.clone(), message: receipt.message.clone(), not_before_us: None };
+    let mut moved = Move { code: receipt.code.clone(), message: receipt.message.clone(), ..Move::new(receipt.task_id) };
     match receipt.verdict {
         Verdict::NotSent if attempts >= attempts_max => {
             moved.code = Some(ATTEMPTS_MAX.into());
@@ -181,25 +184,81 @@ fn outcome(receipt: &Receipt, attempts: u32, attempts_max: u32, now_us: i64) -> 
 }
 
 impl Tx {
-    /// Makes sure that a dispatch is open and held by `me`, and that this stays so to the end.
-    async fn hold_dispatch(&mut self, dispatch_id: DispatchId, me: [u8; 16]) -> Result<()> {
-        let sql = format!("select 1 from dispatches where dispatch_id = $1 and state = 'open' and holder = $2{}", self.for_update());
-        let held = self.row(AssertSqlSafe(sql), args![dispatch_id, me], |_| Ok(())).await?;
-        held.ok_or_else(|| LedgerError::DispatchLost { dispatch: dispatch_id.to_string() })
+    /// Those of the dispatches that are open and held by `me`, which stays so to the end.
+    async fn hold_dispatches(&mut self, dispatches: &[DispatchId], me: [u8; 16]) -> Result<HashSet<DispatchId>> {
+        let sql = format!(
+            "select dispatch_id from dispatches where dispatch_id in (values {{values}}) and state = 'open' and holder = $1 \
+             order by dispatch_id{}",
+            self.for_update()
+        );
+        let held = self.bulk_rows(&sql, &args![me], dispatches.iter().map(|id| args![*id]), |row| row.id(0)).await?;
+        Ok(held.into_iter().collect())
     }
 
-    /// Moves what has no receipt to `unknown` and ends the dispatch, or puts it off. Returns how many of
-    /// its tasks are unknown now.
-    async fn give_up(&mut self, dispatch_id: DispatchId, retry_at_us: Option<i64>, now_us: i64) -> Result<u64> {
-        let sending = self.tasks_of(dispatch_id, "('sending')").await?;
-        let moves = sending.into_iter().map(|task_id| Move { message: Some(NO_RECEIPT.into()), ..Move::new(task_id) }).collect();
-        self.move_tasks(TaskState::Unknown, false, moves, now_us).await?;
-        let unknown = self.tasks_of(dispatch_id, "('unknown')").await?.len() as u64;
-        let retry_at_us = retry_at_us.filter(|_| unknown > 0);
-        let state = if retry_at_us.is_some() { "failed" } else { "closed" };
-        let sql = "update dispatches set state = $2, retry_at_us = $3, closed_us = $4, held_until_us = null where dispatch_id = $1";
-        self.execute(sql, args![dispatch_id, state, retry_at_us, now_us]).await?;
-        Ok(unknown)
+    /// Stores receipts of dispatches that are held, and moves their tasks.
+    async fn record(&mut self, receipts: &[(DispatchId, &[Receipt])], attempts_max: u32, now_us: i64) -> Result<Recorded> {
+        let answered = receipts.iter().filter(|(_, receipts)| !receipts.is_empty()).map(|(dispatch_id, _)| *dispatch_id);
+        let mut waiting = self.waiting(answered.collect()).await?;
+        let mut recorded = Recorded::default();
+        let mut stored = Vec::new();
+        let mut moves: HashMap<TaskState, Vec<Move>> = HashMap::new();
+        for (dispatch_id, receipt) in receipts.iter().flat_map(|(id, receipts)| receipts.iter().map(|receipt| (*id, receipt))) {
+            let Some((position, attempts)) = waiting.remove(&(dispatch_id, receipt.task_id)) else {
+                recorded.ignored.push(receipt.task_id);
+                continue;
+            };
+            let (state, moved) = outcome(receipt, attempts, attempts_max, now_us);
+            moves.entry(state).or_default().push(moved);
+            stored.push((dispatch_id, position, receipt));
+        }
+        for (state, moves) in moves {
+            if state == TaskState::Delivered {
+                self.move_tasks(TaskState::Accepted, false, moves.clone(), now_us).await?;
+            }
+            self.move_tasks(state, false, moves, now_us).await?;
+        }
+        recorded.stored = stored.len() as u64;
+        let sql = "update dispatch_tasks set verdict = v.column3, retry_after_ms = v.column4, code = v.column5, message = v.column6, \
+             at_us = $1 from (values {values}) as v \
+             where dispatch_tasks.dispatch_id = v.column1 and dispatch_tasks.position = v.column2";
+        let rows = stored.into_iter().map(|(dispatch_id, position, receipt)| {
+            let Receipt { verdict, retry_after_ms, code, message, .. } = receipt.clone();
+            args![dispatch_id, position, verdict.name(), retry_after_ms, code, message]
+        });
+        self.bulk(sql, &args![now_us], rows).await?;
+        Ok(recorded)
+    }
+
+    /// The tasks of dispatches that wait for a receipt, each with its position and attempts.
+    async fn waiting(&mut self, dispatches: Vec<DispatchId>) -> Result<HashMap<(DispatchId, TaskId), (u64, u32)>> {
+        let sql = format!(
+            "select l.dispatch_id, l.task_id, l.position, t.attempts from dispatch_tasks l join tasks t on t.task_id = l.task_id \
+             where l.dispatch_id in (values {{values}}) and l.verdict is null \
+             and coalesce(t.dispatch_id, l.dispatch_id) = l.dispatch_id and t.state = 'sending' order by t.task_id{}",
+            self.for_update()
+        );
+        let read = |row: &Row| Ok(((row.id(0)?, row.id(1)?), (row.unsigned(2)?, row.small(3)?)));
+        Ok(self.bulk_rows(&sql, &args![], dispatches.into_iter().map(|id| args![id]), read).await?.into_iter().collect())
+    }
+
+    /// Moves what has no receipt to `unknown` and ends each dispatch, or puts it off until its moment.
+    /// Returns how many of their tasks are unknown now.
+    async fn give_up(&mut self, ended: &[(DispatchId, Option<i64>)], now_us: i64) -> Result<u64> {
+        let ids: Vec<_> = ended.iter().map(|(dispatch_id, _)| *dispatch_id).collect();
+        let mut unknown = self.tasks_of(&ids, "('unknown')").await?;
+        let sending = self.tasks_of(&ids, "('sending')").await?;
+        let moves = sending.iter().map(|(_, task_id)| Move { message: Some(NO_RECEIPT.into()), ..Move::new(*task_id) });
+        self.move_tasks(TaskState::Unknown, false, moves.collect(), now_us).await?;
+        unknown.extend(sending);
+        let to_retry: HashSet<_> = unknown.iter().map(|(dispatch_id, _)| *dispatch_id).collect();
+        let rows = ended.iter().map(|(dispatch_id, retry_at_us)| {
+            let retry_at_us = retry_at_us.filter(|_| to_retry.contains(dispatch_id));
+            args![*dispatch_id, if retry_at_us.is_some() { "failed" } else { "closed" }, retry_at_us]
+        });
+        let sql = "update dispatches set state = v.column2, retry_at_us = v.column3, closed_us = $1, held_until_us = null \
+             from (values {values}) as v where dispatches.dispatch_id = v.column1";
+        self.bulk(sql, &args![now_us], rows).await?;
+        Ok(unknown.len() as u64)
     }
 
     /// Opens a dispatch again for `me`, to be pushed as it was.
@@ -210,16 +269,20 @@ impl Tx {
             self.clock()
         );
         self.execute(AssertSqlSafe(sql), args![dispatch_id, me, LEASE_TTL.as_micros() as i64]).await?;
-        let again = self.tasks_of(dispatch_id, "('not_sent', 'unknown')").await?;
+        let again = self.tasks_of(&[dispatch_id], "('not_sent', 'unknown')").await?;
         let sql = "update dispatch_tasks set verdict = null, retry_after_ms = null, code = null, message = null, at_us = null \
              where dispatch_id = $1 and task_id in (select task_id from tasks where dispatch_id = $1 and state in ('not_sent', 'unknown'))";
         self.execute(sql, args![dispatch_id]).await?;
-        self.start_sending(dispatch_id, again.into_iter().map(Move::new).collect(), now_us).await
+        self.start_sending(again, now_us).await
     }
 
-    /// The tasks whose last dispatch this is and which are in one of these states.
-    async fn tasks_of(&mut self, dispatch_id: DispatchId, states: &str) -> Result<Vec<TaskId>> {
-        let sql = format!("select task_id from tasks where dispatch_id = $1 and state in {states} order by task_id{}", self.for_update());
-        self.rows(AssertSqlSafe(sql), args![dispatch_id], |row| row.id(0)).await
+    /// The tasks whose last dispatch is one of these and which are in one of these states.
+    async fn tasks_of(&mut self, dispatches: &[DispatchId], states: &str) -> Result<Vec<(DispatchId, TaskId)>> {
+        let sql = format!(
+            "select dispatch_id, task_id from tasks where dispatch_id in (values {{values}}) and state in {states} \
+             order by task_id{}",
+            self.for_update()
+        );
+        self.bulk_rows(&sql, &args![], dispatches.iter().map(|id| args![*id]), |row| Ok((row.id(0)?, row.id(1)?))).await
     }
 }

@@ -367,11 +367,13 @@ pub(crate) struct Move {
     pub message: Option<String>,
     /// Replaces the time before which it is not to be sent.
     pub not_before_us: Option<i64>,
+    /// The dispatch that it is sent with, where it moves to `sending`.
+    pub dispatch_id: Option<DispatchId>,
 }
 
 impl Move {
     pub fn new(task_id: TaskId) -> Self {
-        Self { task_id, code: None, message: None, not_before_us: None }
+        Self { task_id, code: None, message: None, not_before_us: None, dispatch_id: None }
     }
 
     pub fn because(task_id: TaskId, code: &str) -> Self {
@@ -383,33 +385,24 @@ impl Tx {
     /// Moves those tasks to `to` that may move there, and notes it in their history. `retry` is that of
     /// [`TaskState::next`]; a task that may be sent again though its outcome is unknown. Returns the
     /// tasks that moved.
-    pub async fn move_tasks(&mut self, to: TaskState, retry: bool, moves: Vec<Move>, at_us: i64) -> Result<Vec<TaskId>> {
-        self.move_tasks_setting(to, retry, moves, at_us, "", args![]).await
-    }
-
-    /// As [`Tx::move_tasks`], with further assignments whose placeholders begin at `$3`.
-    pub async fn move_tasks_setting(
-        &mut self,
-        to: TaskState,
-        retry: bool,
-        mut moves: Vec<Move>,
-        at_us: i64,
-        set: &str,
-        set_args: Args,
-    ) -> Result<Vec<TaskId>> {
+    pub async fn move_tasks(&mut self, to: TaskState, retry: bool, mut moves: Vec<Move>, at_us: i64) -> Result<Vec<TaskId>> {
         // In one order everywhere, so that two transactions never wait for each other.
         moves.sort_unstable_by_key(|moved| moved.task_id);
         let from = names(TaskState::ALL.into_iter().filter(|from| from.next(retry).contains(&to)));
-        let taken_back = if matches!(to, TaskState::Cancelled | TaskState::Refused) { ", taken_back = try_number" } else { "" };
+        let set = match to {
+            TaskState::Cancelled | TaskState::Refused => ", taken_back = try_number",
+            TaskState::Sending => ", dispatch_id = v.column5, sent_us = $2, attempts = attempts + 1, retry = 0",
+            _ => "",
+        };
         // The state is compared as an expression, so that no index of a state is taken for the way to the
         // tasks: the way is their ids.
         let sql = format!(
             "update tasks set state = $1, changed_us = $2, changes = changes + 1, code = v.column2, message = v.column3, \
-             not_before_us = coalesce(v.column4, not_before_us){taken_back}{set} \
+             not_before_us = coalesce(v.column4, not_before_us){set} \
              from (values {{values}}) as v where tasks.task_id = v.column1 and coalesce(tasks.state, '') in ({from}) returning task_id"
         );
-        let shared = [args![to.name(), at_us], set_args].concat();
-        let rows = moves.into_iter().map(|moved| args![moved.task_id, moved.code, moved.message, moved.not_before_us]);
+        let shared = args![to.name(), at_us];
+        let rows = moves.into_iter().map(|moved| args![moved.task_id, moved.code, moved.message, moved.not_before_us, moved.dispatch_id]);
         let moved = self.bulk_rows(&sql, &shared, rows, |row| row.id::<TaskId>(0)).await?;
         let sql = "insert into task_changes (task_id, change, at_us, state, code, message, dispatch_id) \
              select task_id, changes, changed_us, state, code, message, dispatch_id from tasks where task_id in (values {values})";

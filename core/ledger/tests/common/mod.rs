@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reunion_keys::{KeyRing, MasterKey};
-use reunion_ledger::{Due, GenerationCommit, Group, Holder, Lease, Ledger, Location, NewRun, NewTask, Payload};
-use reunion_model::{ContactId, MemberId, Phone, RunId, TaskId, TaskState};
+use reunion_ledger::{Dispatch, Due, GenerationCommit, Group, Holder, Lease, Ledger, Location, NewRun, NewTask, Payload, Pushed, Settled};
+use reunion_model::{ContactId, DispatchId, MemberId, Phone, RunId, TaskId, TaskState};
 use serde_json::json;
 
 /// The time at which a test's story begins.
@@ -168,4 +168,18 @@ pub async fn only_group(ledger: &Ledger, now_us: i64) -> Group {
 
 pub async fn state(ledger: &Ledger, task_id: TaskId) -> TaskState {
     ledger.task(task_id).await.expect("reads").expect("is there").task.state
+}
+
+/// Claims one group by itself.
+pub async fn claim(ledger: &Ledger, channel: &str, group: &Group, now_us: i64, tasks_max: usize) -> Option<Dispatch> {
+    let claimed = ledger.claim_dispatches(channel, std::slice::from_ref(group), now_us, tasks_max).await.expect("claims");
+    assert!(claimed.dispatches.len() <= 1);
+    claimed.dispatches.into_iter().next()
+}
+
+/// Ends a dispatch whose receipts are all recorded, or will never come.
+pub async fn close(ledger: &Ledger, dispatch_id: DispatchId, retry_at_us: Option<i64>, now_us: i64) -> Settled {
+    let settled = ledger.settle_dispatches(&[Pushed { dispatch_id, receipts: vec![], retry_at_us }], 9, now_us).await.expect("settles");
+    assert_eq!(settled.lost, []);
+    settled
 }

@@ -106,7 +106,7 @@ impl Real {
                     return;
                 }
                 let Some(group) = ledger.due(channel, now).await.unwrap().groups.pop() else { return };
-                self.dispatch = ledger.claim_dispatch(channel, &group, now, 9).await.unwrap().map(|claimed| claimed.dispatch_id);
+                self.dispatch = claim(ledger, channel, &group, now, 9).await.map(|claimed| claimed.dispatch_id);
                 assert!(self.dispatch.is_some());
             }
             Act::Receipt(verdict) => {
@@ -116,7 +116,7 @@ impl Real {
             }
             Act::Close => {
                 let Some(dispatch) = self.dispatch.take() else { return };
-                ledger.close_dispatch(dispatch, None, now).await.unwrap();
+                close(ledger, dispatch, None, now).await;
             }
             Act::Refuse => drop(ledger.refuse(&[(self.task_id, Gate::Gap)], now).await.unwrap()),
             Act::Regate => {

@@ -16,11 +16,11 @@ async fn accepted(world: &World, count: u32) -> Ledger {
     let lease = begin(&ledger).await;
     plan(&ledger, &lease, (1..=count).map(|n| task(world, n)).collect()).await;
     let group = only_group(&ledger, T0).await;
-    let dispatch = ledger.claim_dispatch("store-list", &group, T0, 100).await.unwrap().unwrap();
+    let dispatch = claim(&ledger, "store-list", &group, T0, 100).await.unwrap();
     let receipt = |task_id| Receipt { task_id, verdict: Verdict::Accepted, retry_after_ms: None, code: None, message: None };
     let receipts: Vec<_> = dispatch.tasks.iter().map(|task| receipt(task.task_id)).collect();
     ledger.record_receipts(dispatch.dispatch_id, &receipts, 9, T0).await.unwrap();
-    ledger.close_dispatch(dispatch.dispatch_id, None, T0).await.unwrap();
+    close(&ledger, dispatch.dispatch_id, None, T0).await;
     ledger
 }
 
@@ -74,8 +74,8 @@ pub async fn a_lost_receipt_is_made_good_by_an_event(world: World) {
     let lease = begin(&ledger).await;
     plan(&ledger, &lease, (1..=3).map(|n| task(&world, n)).collect()).await;
     let group = only_group(&ledger, T0).await;
-    let dispatch = ledger.claim_dispatch("store-list", &group, T0, 2).await.unwrap().unwrap();
-    ledger.close_dispatch(dispatch.dispatch_id, None, T0).await.unwrap();
+    let dispatch = claim(&ledger, "store-list", &group, T0, 2).await.unwrap();
+    close(&ledger, dispatch.dispatch_id, None, T0).await;
     let sent: Vec<_> = dispatch.tasks.iter().map(|task| task.task_id).collect();
     let not_sent = (1..=3).map(|n| task_id(n, 1, 1)).find(|id| !sent.contains(id)).unwrap();
     let events = [event(sent[0], Outcome::Added), event(sent[1], Outcome::WrongNumber), event(not_sent, Outcome::DoNotCall)];

@@ -91,7 +91,7 @@ pub async fn an_ended_pull_waits_for_its_generation(world: World) {
     ledger.commit_generation(&lease, &taken).await.unwrap();
     let state = ledger.source_state("pos").await.unwrap();
     assert_eq!(state.pending.iter().map(|pull| pull.pull_id).collect::<Vec<_>>(), [SECOND_PULL]);
-    assert_eq!(ledger.pending_files().await.unwrap(), segment(SECOND_PULL, 0).files);
+    assert_eq!(ledger.pending_segments().await.unwrap(), [segment(SECOND_PULL, 0)]);
     let error = ledger.drop_pull(&lease, FIRST).await.unwrap_err();
     assert!(matches!(error, LedgerError::NotFound { .. }), "a pull in a generation is not dropped: {error}");
 }

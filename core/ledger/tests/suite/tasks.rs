@@ -89,7 +89,7 @@ pub async fn a_task_put_off_is_due_later(world: World) {
     let due = ledger.due("store-list", T0).await.unwrap();
     assert_eq!((due.groups.len(), due.next_us), (0, Some(T0 + SECOND)));
     let group = only_group(&ledger, T0 + SECOND).await;
-    ledger.claim_dispatch("store-list", &group, T0 + SECOND, 9).await.unwrap().unwrap();
+    claim(&ledger, "store-list", &group, T0 + SECOND, 9).await.unwrap();
     ledger.postpone(&[(task_id(1, 1, 1), T0)]).await.unwrap();
     let task = ledger.task(task_id(1, 1, 1)).await.unwrap().unwrap().task;
     assert_eq!((task.state, task.not_before_us), (TaskState::Sending, T0 + SECOND), "it is on its way");
@@ -100,8 +100,8 @@ pub async fn requeue_and_drop(world: World) {
     let lease = begin(&ledger).await;
     plan(&ledger, &lease, vec![task(&world, 1)]).await;
     let group = only_group(&ledger, T0).await;
-    let dispatch = ledger.claim_dispatch("store-list", &group, T0, 10).await.unwrap().unwrap();
-    assert_eq!(ledger.close_dispatch(dispatch.dispatch_id, None, T0).await.unwrap().unknown, 1);
+    let dispatch = claim(&ledger, "store-list", &group, T0, 10).await.unwrap();
+    assert_eq!(close(&ledger, dispatch.dispatch_id, None, T0).await.unknown, 1);
     assert!(ledger.due("store-list", T0).await.unwrap().groups.is_empty(), "an unknown outcome is never tried again by itself");
     plan(&ledger, &lease, vec![task(&world, 2)]).await;
 
@@ -112,7 +112,7 @@ pub async fn requeue_and_drop(world: World) {
     assert_eq!(ledger.drop_tasks(&all, "root", T0 + SECOND).await.unwrap(), 1, "what may have been sent cannot be taken back");
     assert_eq!(state(&ledger, task_id(2, 1, 1)).await, TaskState::Cancelled);
     let group = only_group(&ledger, T0 + SECOND).await;
-    let again = ledger.claim_dispatch("store-list", &group, T0 + SECOND, 10).await.unwrap().unwrap();
+    let again = claim(&ledger, "store-list", &group, T0 + SECOND, 10).await.unwrap();
     assert_eq!((again.ordinal, again.tasks.len()), (2, 1));
     let audit = ledger.audit(2).await.unwrap();
     assert_eq!((audit[0].what.as_str(), audit[1].what.as_str(), audit[1].subject.as_str()), ("tasks drop", "tasks requeue", "all tasks"));
