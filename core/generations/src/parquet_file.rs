@@ -6,8 +6,12 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
@@ -31,9 +35,16 @@ pub(crate) const GROUP_ROWS: usize = 1 << 16;
 /// Rows of the first batch that decide which columns get a dictionary.
 const SAMPLE_ROWS: usize = 2048;
 
-/// Writes one file.
+/// Batches that wait for the encoder, at the most.
+const WAITING_MAX: usize = 2;
+
+/// Writes one file. A thread of its own encodes, compresses and encrypts, beside whoever makes the rows.
+/// Dropped before [`FileWriter::finish`], it leaves nothing.
 pub(crate) struct FileWriter {
-    arrow: ArrowWriter<NewFile>,
+    /// None once the encoder was told to end.
+    batches: Option<SyncSender<RecordBatch>>,
+    encoder: Option<JoinHandle<Result<NewFile, ParquetError>>>,
+    bytes: Arc<AtomicU64>,
     path: PathBuf,
     /// The path that manifests use.
     name: String,
@@ -55,12 +66,19 @@ impl FileWriter {
         let file = NewFile::create(&path, points)?;
         let properties = properties(keys, first).map_err(GenerationError::writing(&path))?;
         let arrow = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(GenerationError::writing(&path))?;
-        Ok(Self { arrow, path, name, rows: 0 })
+        let (batches, waiting) = sync_channel(WAITING_MAX);
+        let bytes = Arc::new(AtomicU64::new(0));
+        let written = Arc::clone(&bytes);
+        let encoder = std::thread::spawn(move || encode(arrow, waiting, &written));
+        Ok(Self { batches: Some(batches), encoder: Some(encoder), bytes, path, name, rows: 0 })
     }
 
-    /// Adds rows. Full row groups go to the disk at once.
+    /// Adds rows. Full row groups go to the disk at once. What the disk refuses is said here or later.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), GenerationError> {
-        self.arrow.write(batch).map_err(GenerationError::writing(&self.path))?;
+        let taken = self.batches.as_ref().is_some_and(|batches| batches.send(batch.clone()).is_ok());
+        if !taken {
+            return self.end().map(|_| ());
+        }
         self.rows += batch.num_rows() as u64;
         Ok(())
     }
@@ -72,16 +90,42 @@ impl FileWriter {
 
     /// Bytes that the file has or will have, about.
     pub(crate) fn bytes_estimate(&self) -> u64 {
-        (self.arrow.bytes_written() + self.arrow.in_progress_size()) as u64
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Ends the file, syncs it and gives it its name. The folder is the caller's to sync.
-    pub(crate) fn finish(self) -> Result<FileEntry, GenerationError> {
-        let file = self.arrow.into_inner().map_err(GenerationError::writing(&self.path))?;
+    pub(crate) fn finish(mut self) -> Result<FileEntry, GenerationError> {
+        let file = self.end()?;
         debug_assert_eq!(file.path(), self.path);
         let (bytes, sha256) = file.commit()?;
-        Ok(FileEntry { path: self.name, rows: self.rows, bytes, sha256 })
+        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, sha256 })
     }
+
+    /// Waits for the encoder; the file with all that was written, or why it could not be.
+    fn end(&mut self) -> Result<NewFile, GenerationError> {
+        self.batches = None;
+        let gone = || Err(ParquetError::General("the file was given up after an error".to_owned()));
+        let ended = self.encoder.take().map_or_else(gone, |encoder| encoder.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.map_err(GenerationError::writing(&self.path))
+    }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(encoder) = self.encoder.take() {
+            // What it has written goes with it.
+            let _ = encoder.join();
+        }
+    }
+}
+
+fn encode(mut arrow: ArrowWriter<NewFile>, batches: Receiver<RecordBatch>, bytes: &AtomicU64) -> Result<NewFile, ParquetError> {
+    for batch in batches {
+        arrow.write(&batch)?;
+        bytes.store((arrow.bytes_written() + arrow.in_progress_size()) as u64, Ordering::Relaxed);
+    }
+    arrow.into_inner()
 }
 
 fn properties(keys: &KeyRing, first: &RecordBatch) -> Result<WriterProperties, ParquetError> {

@@ -87,13 +87,14 @@ impl SegmentWriter {
         Ok(Self { keys: Arc::clone(people.keys()), people: folder, schema, segment, fence, rows: None, seen: None })
     }
 
-    /// Adds rows that are new or changed.
+    /// Adds rows that are new or changed. Gives the place of the first of them in the segment.
     ///
     /// # Errors
     /// [`GenerationError::SegmentFull`] beyond [`SEGMENT_ROWS_MAX`] rows, and the disk's.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), GenerationError> {
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<u64, GenerationError> {
+        let first_row = self.rows.as_ref().map_or(0, FileWriter::rows);
         if batch.num_rows() == 0 {
-            return Ok(());
+            return Ok(first_row);
         }
         room(&self.rows, batch.num_rows())?;
         let writer = match &mut self.rows {
@@ -107,7 +108,8 @@ impl SegmentWriter {
                 batch,
             )?),
         };
-        writer.write(batch)
+        writer.write(batch)?;
+        Ok(first_row)
     }
 
     /// Adds keys of rows that were pulled and are unchanged.

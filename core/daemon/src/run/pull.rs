@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use reunion_generations::{SegmentFile, SegmentWriter};
 use reunion_host::{CallOptions, ItemStream, SourceConnector};
 use reunion_ledger::{Lease, Pull, Segment, SourceState};
@@ -29,6 +30,8 @@ const SEGMENT_BYTES: u64 = 256 << 20;
 /// Bytes of rows that a pull keeps in memory for the stages after it; of a larger one they are read again
 /// from its segments.
 const KEPT_BYTES_MAX: usize = 256 << 20;
+/// Rows that are kept in one piece, about.
+const KEPT_CHUNK_ROWS: usize = 1 << 16;
 
 /// What a pull is for.
 pub struct PullPlan<'a> {
@@ -155,7 +158,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
         if let Some(mut puller) = puller.filter(|puller| !puller.resumed)
             && let Some(pull) = pulls.iter_mut().find(|pull| pull.pull_id == puller.pull_id)
         {
-            pull.kept = puller.kept.take();
+            pull.kept = puller.kept.take().map(|kept| kept.chunks);
         }
         let (as_of_us, cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
         return Ok(Pulled { pulls, as_of_us, cursor, unfit, failed });
@@ -186,6 +189,42 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
     Ok(Pulled { pulls, as_of_us, cursor, unfit, failed })
 }
 
+/// Keeps the rows of a pull for the stages after it.
+#[derive(Default)]
+struct Keeper {
+    chunks: Vec<Kept>,
+    bytes: usize,
+    /// The last rows, which lie together in one segment.
+    segment: usize,
+    first_row: u64,
+    batches: Vec<RecordBatch>,
+    rows: usize,
+}
+
+impl Keeper {
+    fn add(&mut self, segment: usize, first_row: u64, batch: RecordBatch) -> Result<(), Failure> {
+        if self.batches.is_empty() {
+            (self.segment, self.first_row) = (segment, first_row);
+        }
+        self.rows += batch.num_rows();
+        self.batches.push(batch);
+        if self.rows >= KEPT_CHUNK_ROWS { self.join() } else { Ok(()) }
+    }
+
+    /// Makes one chunk of the last rows. What it copies lets go of the plugin's own buffers, which hold the
+    /// cells of all columns as the source wrote them.
+    fn join(&mut self) -> Result<(), Failure> {
+        let batches = std::mem::take(&mut self.batches);
+        if std::mem::take(&mut self.rows) == 0 {
+            return Ok(());
+        }
+        let batch = concat_batches(&batches[0].schema(), &batches).doing(|| "pulled rows cannot be put together".to_owned())?;
+        self.bytes += batch.get_array_memory_size();
+        self.chunks.push(Kept { segment: self.segment, first_row: self.first_row, batch });
+        Ok(())
+    }
+}
+
 /// Takes the items of one stream.
 struct Puller<'a> {
     plan: &'a PullPlan<'a>,
@@ -204,8 +243,7 @@ struct Puller<'a> {
     as_of_us: Option<i64>,
     unfit: BTreeMap<String, u64>,
     /// None once they are too many.
-    kept: Option<Vec<Kept>>,
-    kept_bytes: usize,
+    kept: Option<Keeper>,
     batches: Vec<RecordBatch>,
     seen: Vec<RecordKey>,
 }
@@ -228,8 +266,7 @@ impl<'a> Puller<'a> {
             latest_state: None,
             as_of_us: None,
             unfit: BTreeMap::new(),
-            kept: Some(Vec::new()),
-            kept_bytes: 0,
+            kept: Some(Keeper::default()),
             batches: Vec::new(),
             seen: Vec::new(),
         })
@@ -307,25 +344,13 @@ impl<'a> Puller<'a> {
         }
         let doing = || format!("a segment of source {} cannot be written", self.plan.source);
         let writer = self.writer()?;
-        let first_row = writer.rows();
-        writer.write(&records).doing(doing)?;
+        let first_row = writer.write(&records).doing(doing)?;
         writer.seen(&seen).doing(doing)?;
-        self.keep(first_row, records);
-        Ok(())
-    }
-
-    /// Keeps rows for the stages after the pull, within a limit.
-    fn keep(&mut self, first_row: u64, batch: RecordBatch) {
-        if batch.num_rows() == 0 {
-            return;
-        }
-        self.kept_bytes += batch.get_array_memory_size();
-        if self.kept_bytes > KEPT_BYTES_MAX {
-            self.kept = None;
-        }
         if let Some(kept) = &mut self.kept {
-            kept.push(Kept { segment: self.seq as usize, first_row, batch });
+            kept.add(self.seq as usize, first_row, records)?;
+            self.kept = self.kept.take().filter(|kept| kept.bytes <= KEPT_BYTES_MAX);
         }
+        Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut SegmentWriter, Failure> {
@@ -344,6 +369,7 @@ impl<'a> Puller<'a> {
         let (Some(lease), Some(writer)) = (&self.plan.lease, self.writer.take()) else { return Ok(()) };
         let source = self.plan.source;
         let file = writer.finish().doing(|| format!("a segment of source {source} cannot be made durable"))?;
+        self.kept.as_mut().map_or(Ok(()), Keeper::join)?;
         let segment = Segment {
             pull_id: self.pull_id,
             seq: self.seq,
