@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Speed and memory of whole runs beside DuckDB and Polars on the same files, where Python has them.
-# BENCH_ROWS="100000 1000000" chooses other sizes.
+# BENCH_ROWS="100000 1000000" chooses other sizes, BENCH_TIMES how often each run is made: the one in the middle
+# is shown. The column with x is the time as a multiple of the last tool before it, which is Polars.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -8,6 +9,7 @@ release=${CARGO_TARGET_DIR:-$root/target}/release
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 umask 077
+times=${BENCH_TIMES:-3}
 
 config() {
     cat <<TOML
@@ -63,7 +65,10 @@ once() {
     echo "$seconds $((kilobytes / 1024)) $stages"
 }
 
-line() { printf '%-10s %-34s %8s s %8s MB  %s\n' "$@"; }
+line() { printf '%-10s %-36s %7s s %6s x %6s MB  %s\n' "$@"; }
+
+# Of several lines that begin with seconds, the one in the middle.
+median() { sort -n | sed -n "$(((times + 1) / 2))p"; }
 
 for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
     folder=$work/$rows
@@ -73,15 +78,29 @@ for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
     "$release/generate" changed --rows "$rows" --stores 500 --utf8 --changed 0.01
     config >reunion.toml
     "$release/reunion" key new >key
+    yardstick=
     for tool in duckdb polars; do
         if python3 -c "import $tool" 2>/dev/null; then
-            read -r seconds members megabytes < <(python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet")
-            line "$rows" "$tool" "$seconds" "$megabytes" "$members members, nothing kept"
+            read -r seconds members megabytes < <(
+                for _ in $(seq "$times"); do python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet"; done | median
+            )
+            yardstick=$seconds
+            line "$rows" "$tool" "$seconds" 1.0 "$megabytes" "$members members, nothing kept"
         fi
     done
+    # run LABEL CLOCK: each time from the state that the run before left.
     run() {
-        read -r seconds megabytes stages < <(once "$2")
-        line "$rows" "$1" "$seconds" "$megabytes" "$stages"
+        rm -rf before && mkdir before
+        [ ! -d state ] || cp -a state out before
+        read -r seconds megabytes stages < <(
+            for _ in $(seq "$times"); do
+                rm -rf state out
+                cp -a before/. .
+                once "$2"
+            done | median
+        )
+        ratio=$([ -z "$yardstick" ] && echo - || awk "BEGIN { printf \"%.1f\", $seconds / $yardstick }")
+        line "$rows" "$1" "$seconds" "$ratio" "$megabytes" "$stages"
     }
     run "first sync" 2026-09-21T22:30:00+08:00
     run "repeat, nothing changed" 2026-09-21T22:35:00+08:00

@@ -1,8 +1,11 @@
 //! One start of the program: from the command line to the exit code.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use reunion_host::Plugins;
+use reunion_ledger::Ledger;
 use serde::Serialize;
 use tokio::runtime::{Builder, Handle};
 
@@ -12,6 +15,9 @@ use crate::config::Config;
 use crate::failure::{Doing, Failure};
 use crate::logging;
 use crate::state::State;
+
+/// How long the end of a command waits for the ledger to be closed.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What every command has at hand.
 pub struct App {
@@ -23,6 +29,8 @@ pub struct App {
     pub runtime: Handle,
     /// How results are written.
     pub format: Format,
+    /// The ledgers that were opened, to be closed at the end.
+    opened: Mutex<Vec<Ledger>>,
 }
 
 /// Runs a command to its end.
@@ -50,8 +58,10 @@ fn start(cli: Cli) -> Result<Exit, Failure> {
     }
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().doing(|| "threads cannot be started".to_owned())?;
     let plugins = Plugins::standard(&config.plugins.path);
-    let app = App { config, plugins, runtime: runtime.handle().clone(), format: cli.format };
-    commands::execute(&app, cli.command)
+    let app = App { config, plugins, runtime: runtime.handle().clone(), format: cli.format, opened: Mutex::default() };
+    let result = commands::execute(&app, cli.command);
+    app.close();
+    result
 }
 
 fn report(failure: &Failure, format: Format) {
@@ -71,7 +81,17 @@ impl App {
     /// # Errors
     /// See [`State::open`].
     pub fn state(&self) -> Result<State, Failure> {
-        State::open(&self.config, &self.runtime)
+        let state = State::open(&self.config, &self.runtime)?;
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).push(state.ledger.clone());
+        Ok(state)
+    }
+
+    /// Closes what was opened: else the end of the process would cut off the tidying up of a SQLite file.
+    fn close(&self) {
+        for ledger in self.opened.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Nothing is lost where it takes too long: all that counts is durable already.
+            let _ = self.runtime.block_on(async { tokio::time::timeout(CLOSE_TIME_MAX, ledger.close()).await });
+        }
     }
 
     /// Writes a result to standard output: as JSON, or as `text` makes it for people.

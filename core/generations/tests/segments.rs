@@ -149,7 +149,7 @@ fn a_full_disk_is_told_from_a_fault_of_the_encoder() {
     let folder = state.people.state().people().join("segments/pos");
     let temporary = folder.join(format!("{}-000000-f00000004.parquet.{}.tmp", PullId([1; 16]), std::process::id()));
     std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
-    let error = writer.write(&records(&[(1, 1)])).and_then(|()| writer.finish()).unwrap_err();
+    let error = writer.write(&records(&[(1, 1)])).and_then(|_| writer.finish()).unwrap_err();
     let text = error.to_string().replace(&folder.display().to_string(), "…").replace(&std::process::id().to_string(), "PID");
     insta::assert_snapshot!(text, @"cannot write …/01010101010101010101010101010101-000000-f00000004.parquet.PID.tmp: the disk is full; free some space and run again, nothing committed is lost");
 }

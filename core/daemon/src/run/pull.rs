@@ -1,10 +1,12 @@
 //! Pull: from a source's stream to segments.
 //!
-//! One thread reads the plugin's stream, another normalises, compares with what is known and writes.
+//! One thread reads the plugin's stream, another normalises, two batches at once where they wait, compares with what
+//! is known and writes.
 //! A segment is made durable, then committed to the ledger together with the resume state that covers
 //! exactly its rows. A dry run reads the same stream, keeps its rows in memory and commits nothing.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -275,8 +277,19 @@ impl<'a> Puller<'a> {
     /// Takes items until the stream ends; what it ended with, if that was an error. The receiver is gone then
     /// in any case: a reader must not wait for room in a queue that nobody empties.
     fn take_all(&mut self, items: Receiver<Result<Item, PluginError>>) -> Result<Option<PluginError>, Failure> {
-        for item in items {
+        let mut next = None;
+        while let Some(item) = next.take().or_else(|| items.recv().ok()) {
             match item {
+                Ok(Item::Batch(first)) => {
+                    let second = match items.try_recv() {
+                        Ok(Ok(Item::Batch(second))) => Some(second),
+                        other => {
+                            next = other.ok();
+                            None
+                        }
+                    };
+                    self.batches(&first, second.as_ref())?;
+                }
                 Ok(item) => self.take(item)?,
                 Err(error) => return Ok(Some(error)),
             }
@@ -284,15 +297,28 @@ impl<'a> Puller<'a> {
         Ok(None)
     }
 
+    /// Takes a batch, and the next one where it is here already: normalising is most of the work of a pull,
+    /// and a source that is larger than the others would else leave cores without any.
+    fn batches(&mut self, first: &RecordBatch, second: Option<&RecordBatch>) -> Result<(), Failure> {
+        let PullPlan { normaliser, source, .. } = self.plan;
+        let normalised = std::thread::scope(|scope| {
+            let second = second.map(|second| scope.spawn(|| normaliser.batch(second)));
+            let first = normaliser.batch(first);
+            let second = second.map(|second| second.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            [Some(first), second]
+        });
+        for normalised in normalised.into_iter().flatten() {
+            let normalised = normalised.doing(|| format!("the rows of source {source} cannot be normalised"))?;
+            self.count_unfit(&normalised);
+            self.rows(&normalised.records)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, item: Item) -> Result<(), Failure> {
         match item {
             Item::Begin { resumed } => self.begin(resumed),
-            Item::Batch(batch) => {
-                let doing = || format!("the rows of source {} cannot be normalised", self.plan.source);
-                let normalised = self.plan.normaliser.batch(&batch).doing(doing)?;
-                self.count_unfit(&normalised);
-                self.rows(&normalised.records)
-            }
+            Item::Batch(batch) => self.batches(&batch, None),
             Item::Rejected(batch) => {
                 let doing = || format!("the rejected rows of source {} cannot be stored", self.plan.source);
                 let records = self.plan.normaliser.rejected(&batch).doing(doing)?;
