@@ -30,7 +30,7 @@ use reunion_model::{Consent, MemberId, Purpose};
 
 use crate::identity::Identified;
 use crate::rowhash;
-use crate::table::{NONE, on_all_cores, sixteens};
+use crate::table::{NONE, one_by_one, sixteens};
 
 /// One golden column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,8 +311,8 @@ struct Choice {
 /// Chooses the value of every column. Who won is for whoever has to explain it: for all members it is as
 /// large as the members.
 pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows, explained: bool) -> Result<Chosen, GoldenError> {
-    let least = if rows.refs.len() < 10_000 { plan.columns.len() } else { 1 };
-    let choices = on_all_cores(&plan.columns, least, |column| {
+    let threads_max = if rows.refs.len() < 10_000 { 1 } else { usize::MAX };
+    let choices = one_by_one(&plan.columns, threads_max, |column| {
         let mut choice = choose_column(plan, column, rows)?;
         choice.winners = choice.winners.filter(|_| explained);
         Ok::<_, GoldenError>(choice)

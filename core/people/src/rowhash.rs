@@ -8,8 +8,12 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Decimal128Type,
 use reunion_keys::Lookup;
 use reunion_model::schema::ColumnType;
 
+use crate::table::on_all_cores;
+
 /// Rows that are laid out at a time: their bytes stay in the second-level cache.
 const ROWS: usize = 2048;
+/// Rows that are worth a thread. A batch of a source has fewer.
+const SHARE_ROWS: usize = 1 << 16;
 
 /// The prefix for columns of these names and types, in this order.
 pub(crate) fn prefix<'a>(lookup: &Lookup, columns: impl Iterator<Item = (&'a str, ColumnType)>) -> [u8; 16] {
@@ -19,11 +23,17 @@ pub(crate) fn prefix<'a>(lookup: &Lookup, columns: impl Iterator<Item = (&'a str
 
 /// One hash for each row of `columns`, which are of the types that [`ColumnType`] has, or `UInt64`.
 pub(crate) fn row_hashes(lookup: &Lookup, prefix: [u8; 16], columns: &[ArrayRef], rows: usize) -> Vec<u128> {
-    let mut hashes = Vec::with_capacity(rows);
+    let shares = (0..rows).step_by(SHARE_ROWS).collect::<Vec<_>>();
+    let hashes = on_all_cores(&shares, 1, |from| share_hashes(lookup, prefix, columns, *from, (from + SHARE_ROWS).min(rows)));
+    hashes.concat()
+}
+
+fn share_hashes(lookup: &Lookup, prefix: [u8; 16], columns: &[ArrayRef], from: usize, to: usize) -> Vec<u128> {
+    let mut hashes = Vec::with_capacity(to - from);
     let mut bytes = Vec::new();
     let mut ends = Vec::with_capacity(ROWS);
-    for from in (0..rows).step_by(ROWS) {
-        let count = ROWS.min(rows - from);
+    for from in (from..to).step_by(ROWS) {
+        let count = ROWS.min(to - from);
         let window = columns.iter().map(|column| column.slice(from, count)).collect::<Vec<_>>();
         lay_out(prefix, &window, count, &mut bytes, &mut ends);
         let mut start = 0;

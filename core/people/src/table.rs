@@ -1,6 +1,8 @@
 //! What the later stages need of Arrow batches: typed columns by name, keys as numbers, and a table
 //! that numbers distinct keys.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, TimestampMicrosecondType};
@@ -165,4 +167,29 @@ pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], least: usize, work: im
         let shares = shares.collect::<Vec<_>>();
         shares.into_iter().flat_map(|share| share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
+}
+
+/// As [`on_all_cores`], for few items that take their time, each a different one: a thread that is done with
+/// one takes the next.
+pub(crate) fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(threads_max).min(items.len());
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others = (1..threads).map(|_| scope.spawn(take)).collect::<Vec<_>>();
+        let mut done = take();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
