@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Speed and memory of whole runs beside DuckDB and Polars on the same files, where Python has them.
 # BENCH_ROWS="100000 1000000" chooses other sizes, BENCH_TIMES how often each run is made: the one in the middle
-# is shown. The column with x is the time as a multiple of the last tool before it, which is Polars.
+# is shown. The column with x is the time as a multiple of that of Polars.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -85,7 +85,7 @@ for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
                 for _ in $(seq "$times"); do python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet"; done | median
             )
             yardstick=$seconds
-            line "$rows" "$tool" "$seconds" 1.0 "$megabytes" "$members members, nothing kept"
+            line "$rows" "$tool" "$seconds" - "$megabytes" "$members members, nothing kept"
         fi
     done
     # run LABEL CLOCK: each time from the state that the run before left.
