@@ -28,6 +28,8 @@ use crate::state::{State, now_us};
 
 /// A task that is put off without a moment of its own is looked at again after this long.
 const LOOK_AGAIN_US: i64 = 60_000_000;
+/// A channel in which another thread is sending is looked at again after this long.
+const CHANNEL_BUSY_US: i64 = 200_000;
 /// Whoever waits looks this often whether the program is asked to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 /// Dispatches that are claimed together, and settled together, where their channel allows it. Enough that
@@ -162,6 +164,10 @@ impl Dispatcher<'_> {
 
     fn send(&self, name: &str, channel: &dyn ChannelConnector) -> Result<Pass, Failure> {
         let ledger = &self.state.ledger;
+        // What this process holds and has not settled may be taken up by one thread alone.
+        let Some(_alone) = self.state.send_alone(name) else {
+            return Ok(Pass { next_us: Some(self.clock.now_us() + CHANNEL_BUSY_US), ..Pass::default() });
+        };
         let traits = channel.traits();
         let together_max = if is_quick(traits) { TOGETHER_MAX } else { 1 };
         let tasks_max = match traits.dispatch_tasks_max {

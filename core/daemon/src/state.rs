@@ -1,7 +1,9 @@
 //! The state of a config, open: keys, files of people, ledger, and the right to change them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -38,6 +40,20 @@ pub struct State {
     pub ledger: Ledger,
     /// Where the ledger's calls run.
     pub runtime: Handle,
+    /// Channels in which a thread of this process is sending.
+    sending: Arc<Mutex<HashSet<String>>>,
+}
+
+/// The right to send in a channel, against the other threads of this process.
+pub struct Sending {
+    channels: Arc<Mutex<HashSet<String>>>,
+    channel: String,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.channel);
+    }
 }
 
 impl State {
@@ -58,7 +74,14 @@ impl State {
             config::Ledger::Postgres(url) => Location::Postgres(url.clone()),
         };
         let ledger = runtime.block_on(Ledger::open(&location, Arc::clone(&keys))).doing(|| "the ledger cannot be opened".to_owned())?;
-        Ok(Self { people: People::new(state, Arc::clone(&keys)), keys, ledger, runtime: runtime.clone() })
+        let people = People::new(state, Arc::clone(&keys));
+        Ok(Self { people, keys, ledger, runtime: runtime.clone(), sending: Arc::default() })
+    }
+
+    /// The right to send in a channel; none while another thread does.
+    pub fn send_alone(&self, channel: &str) -> Option<Sending> {
+        let is_free = self.sending.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.to_owned());
+        is_free.then(|| Sending { channels: Arc::clone(&self.sending), channel: channel.to_owned() })
     }
 
     /// Waits for a call of the ledger. Not for use on a thread of the runtime.
@@ -231,6 +254,24 @@ impl Drop for Renewal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thread_sends_in_a_channel() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "[state]\ndir = \"s\"\nkey = { file = \"key\" }\n[sources.a]\nplugin = \"file\"\n[pipelines.a]\nsources = [\"a\"]\n";
+        std::fs::write(folder.path().join("reunion.toml"), text).expect("a config");
+        std::fs::write(folder.path().join("key"), "5a".repeat(32)).expect("a key");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(folder.path().join("key"), private).expect("its mode");
+        let config = Config::load(&folder.path().join("reunion.toml")).expect("a good config");
+        let runtime = tokio::runtime::Runtime::new().expect("threads");
+        let state = State::open(&config, runtime.handle()).expect("an empty state");
+        let sending = state.send_alone("lists").expect("nobody sends");
+        assert!(state.clone().send_alone("lists").is_none());
+        assert!(state.send_alone("sms").is_some(), "another channel");
+        drop(sending);
+        assert!(state.send_alone("lists").is_some());
+    }
 
     #[test]
     fn a_holder_that_was_killed_is_not_taken_for_alive() {

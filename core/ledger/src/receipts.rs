@@ -114,7 +114,8 @@ impl Ledger {
     }
 
     /// Takes over the channel's dispatches that nobody holds any more, and those that failed and are to
-    /// be tried again by `now_us`. Where the channel is idempotent they are to be pushed again as they
+    /// be tried again by `now_us`. One that this process holds is one that it could not settle, so it must
+    /// not be pushing anything in this channel now. Where the channel is idempotent they are to be pushed again as they
     /// are; where it is not, their tasks become `unknown`.
     ///
     /// With SQLite the state's file lock says that their holder is gone; with PostgreSQL a holder that
@@ -126,7 +127,7 @@ impl Ledger {
         let mut tx = self.store.write("resume dispatches").await?;
         let expired = if tx.is_postgres() { format!("t.held_until_us < {}", tx.clock()) } else { "1 = 1".into() };
         let sql = format!(
-            "select t.dispatch_id from dispatches t where t.channel = $1 and ((t.state = 'open' and t.holder <> $2 and {expired}) \
+            "select t.dispatch_id from dispatches t where t.channel = $1 and ((t.state = 'open' and (t.holder = $2 or {expired})) \
              or (t.state = 'failed' and t.retry_at_us <= $3)) order by t.dispatch_id{}",
             tx.for_update_skip_locked()
         );

@@ -41,7 +41,8 @@ on_both_databases! {
     tasks: a_touch_is_planned_once a_touch_taken_back_is_planned_again payloads_are_sealed lists_are_filtered
         a_gate_takes_open_tasks_back a_task_put_off_is_due_later requeue_and_drop stores_are_counted;
     dispatches: a_group_is_claimed_whole_and_in_order two_claimers_never_get_the_same_task whoever_is_suppressed_is_not_sent_to
-        receipts_move_tasks_once a_crash_repeats_the_same_dispatch a_channel_that_repeats_is_not_trusted_twice
+        receipts_move_tasks_once a_crash_repeats_the_same_dispatch what_could_not_be_settled_is_taken_up_by_its_holder
+        a_channel_that_repeats_is_not_trusted_twice
         a_failed_push_is_tried_again_as_it_was too_many_attempts_end_a_task a_lost_dispatch_takes_no_receipts
         groups_are_claimed_together a_group_of_which_more_is_left_is_named claimers_of_many_groups_never_get_the_same_task
         dispatches_are_settled_together;
