@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use reunion_host::ChannelConnector;
-use reunion_ledger::ComponentKind;
+use reunion_ledger::{ComponentKind, ComponentState};
 use reunion_model::MemberId;
 use reunion_outreach::Campaign;
 
@@ -87,9 +87,10 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
     }
     let Some((_, head)) = state.head()? else { return Ok(none) };
     let schema = StoredSchema::of(Some(&head))?;
+    let components = state.ask(state.ledger.components())?;
     let mut mask = 0_u64;
     for (bit, origin) in schema.order.iter().enumerate() {
-        mask |= u64::from(is_source_stale(app, state, origin)?) << bit;
+        mask |= u64::from(is_source_stale(app, state, &components, origin)?) << bit;
     }
     if mask == 0 {
         return Ok(none);
@@ -98,8 +99,7 @@ fn stale(app: &App, state: &State, members: &HashSet<MemberId>) -> Result<HashSe
 }
 
 /// Whether a source's last complete pull is too old. One that left the config has no say.
-fn is_source_stale(app: &App, state: &State, origin: &str) -> Result<bool, Failure> {
-    let components = state.ask(state.ledger.components())?;
+fn is_source_stale(app: &App, state: &State, components: &[ComponentState], origin: &str) -> Result<bool, Failure> {
     let component = components.iter().find(|of| of.kind == ComponentKind::Source && of.origin == origin);
     let name = component.map_or(origin, |component| component.name.as_str());
     let Some(source) = app.config.sources.get(name) else { return Ok(false) };

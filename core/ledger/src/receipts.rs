@@ -115,8 +115,8 @@ impl Ledger {
 
     /// Takes over the channel's dispatches that nobody holds any more, and those that failed and are to
     /// be tried again by `now_us`. One that this process holds is one that it could not settle, so it must
-    /// not be pushing anything in this channel now. Where the channel is idempotent they are to be pushed again as they
-    /// are; where it is not, their tasks become `unknown`.
+    /// not be pushing anything in this channel now. Where the channel is idempotent they are to be pushed
+    /// again as they are; where it is not, their tasks become `unknown`.
     ///
     /// With SQLite the state's file lock says that their holder is gone; with PostgreSQL a holder that
     /// has not renewed for [`LEASE_TTL`] is.

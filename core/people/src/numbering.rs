@@ -5,7 +5,7 @@
 //! them. Numbers are given in the order in which keys first come, so the result does not depend on the
 //! number of threads.
 
-use crate::table::{KeyTable, NONE, on_all_cores, spread};
+use crate::table::{KeyTable, NONE, cores, on_all_cores, one_by_one, spread};
 
 /// Keys of one part, about: their table takes a quarter of a second-level cache.
 const PART_KEYS: usize = 8192;
@@ -72,16 +72,16 @@ pub(crate) fn number(lists: &[&[u128]]) -> Numbering {
         return number_few(&lists);
     }
     let parts = (len / PART_KEYS).next_power_of_two().min(PARTS_MAX);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let size = len.div_ceil(threads);
+    let size = len.div_ceil(cores());
     let shares = (0..len).step_by(size).collect::<Vec<_>>();
     let shares = on_all_cores(&shares, 1, |from| part(&lists, *from, (from + size).min(len), parts));
-    // Whole ranges of parts for each thread, a few for each so that they end at about the same time.
-    let ranges = (0..parts).step_by(parts.div_ceil(threads * 4)).collect::<Vec<_>>();
-    let firsts = on_all_cores(&ranges, 1, |from| {
+    // A few ranges of parts for each thread, so that they end at about the same time.
+    let range = parts.div_ceil(cores() * 4);
+    let ranges = (0..parts).step_by(range).collect::<Vec<_>>();
+    let firsts = one_by_one(&ranges, usize::MAX, |from| {
         let mut found = Vec::new();
         let mut scratch = Scratch::default();
-        for part in *from..(from + parts.div_ceil(threads * 4)).min(parts) {
+        for part in *from..(from + range).min(parts) {
             find_firsts(&shares, part, &mut scratch, &mut found);
         }
         found

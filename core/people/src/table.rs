@@ -154,25 +154,20 @@ impl KeyTable {
     }
 }
 
-/// Runs `work` over `items` on all cores, each thread a share that lies together; the results in order.
+/// Runs `work` over many items on all cores, each thread a share that lies together; the results in order.
 pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().div_ceil(least.max(1))).max(1);
-    if threads == 1 {
+    let threads = cores().min(items.len().div_ceil(least.max(1)));
+    if threads <= 1 {
         return items.iter().map(work).collect();
     }
-    let work = &work;
-    std::thread::scope(|scope| {
-        let shares =
-            items.chunks(items.len().div_ceil(threads)).map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<_>>()));
-        let shares = shares.collect::<Vec<_>>();
-        shares.into_iter().flat_map(|share| share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
+    let shares = items.chunks(items.len().div_ceil(threads)).collect::<Vec<_>>();
+    one_by_one(&shares, threads, |share| share.iter().map(&work).collect::<Vec<_>>()).into_iter().flatten().collect()
 }
 
 /// As [`on_all_cores`], for few items that take their time, each a different one: a thread that is done with
 /// one takes the next.
 pub(crate) fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(threads_max).min(items.len());
+    let threads = cores().min(threads_max).min(items.len());
     let next = AtomicUsize::new(0);
     let take = || {
         let mut done = Vec::new();
@@ -192,4 +187,9 @@ pub(crate) fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work
     });
     done.sort_unstable_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Threads that can work at once.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
