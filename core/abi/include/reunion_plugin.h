@@ -268,7 +268,10 @@ typedef struct reunion_channel {
    *   idempotent          pushing a task again does not reach the member again
    *   consent             the purpose it needs the member's consent for: "sms", "call", "message", null
    *   reach               "files", "loopback" or "network"
-   *   needs               columns that must not be null */
+   *   needs               columns that must not be null
+   *   pushes_at_once      dispatches that may be pushed at the same time, each on an instance of its own;
+   *                       0 and 1: one after the other. The host pushes several at once only where the
+   *                       channel is idempotent and reaches no further than files */
   reunion_status (*describe)(reunion_instance* self, reunion_buf* out, reunion_error* error);
   /* As of a source. Contacts nobody. */
   reunion_status (*check)(reunion_instance* self, const reunion_call* call, reunion_buf* findings,

@@ -6,17 +6,18 @@
 //!
 //! What is claimed cannot be taken back, so it is claimed group by group. Only where a channel is
 //! idempotent and writes files of this machine, which takes no time to speak of, are several groups
-//! claimed in one transaction, beside the pushes of those before, and their receipts stored in another:
-//! see [`TOGETHER_MAX`].
+//! claimed in one transaction, beside the pushes of those before, and their receipts stored in another: see
+//! [`Dispatcher::send_together`].
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
 use reunion_host::{CallOptions, ChannelConnector, Polled};
-use reunion_ledger::{Dispatch, Event, Group, LedgerError, OpenTask, Pushed, Receipt};
-use reunion_model::limits::DISPATCH_TASKS_MAX;
+use reunion_ledger::{Claimed, Dispatch, Event, Group, Ledger, LedgerError, OpenTask, Pushed, Receipt, Settled};
+use reunion_model::limits::{DISPATCH_TASKS_MAX, PUSHES_AT_ONCE_MAX};
 use reunion_model::plugin::{ChannelTraits, DispatchInfo, PluginError, Reach};
 use reunion_model::task::task_schema;
 use reunion_model::{Gate, MemberId, TaskId, fault};
@@ -33,10 +34,10 @@ const CHANNEL_BUSY_US: i64 = 200_000;
 /// Whoever waits looks this often whether the program is asked to end.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 /// Dispatches that are claimed together, and settled together, where their channel allows it. Enough that
-/// a transaction costs little beside their pushes; few enough that they and the next ones, claimed
-/// meanwhile, take a blink of an eye, which is as long as the program cannot be stopped, and as much as a
-/// crash repeats.
-const TOGETHER_MAX: usize = 32;
+/// a transaction costs little beside their pushes; few enough that three times as many, those being settled,
+/// pushed and claimed, take a blink of an eye, which is as long as the program cannot be stopped, and as much
+/// as a crash repeats.
+const TOGETHER_MAX: usize = 64;
 /// Lines that one poll of a channel may add to what the operator reads; the rest are counted.
 const NOTES_MAX: usize = 20;
 
@@ -169,39 +170,67 @@ impl Dispatcher<'_> {
             return Ok(Pass { next_us: Some(self.clock.now_us() + CHANNEL_BUSY_US), ..Pass::default() });
         };
         let traits = channel.traits();
-        let together_max = if is_quick(traits) { TOGETHER_MAX } else { 1 };
         let tasks_max = match traits.dispatch_tasks_max {
             0 => DISPATCH_TASKS_MAX,
             max => max.min(DISPATCH_TASKS_MAX),
         };
         let mut pass = Pass::default();
         let resumed = self.state.ask(ledger.resume_dispatches(name, traits.idempotent, self.clock.now_us()))?;
-        for dispatches in resumed.dispatches.chunks(together_max) {
+        for dispatches in resumed.dispatches.chunks(if is_quick(traits) { TOGETHER_MAX } else { 1 }) {
             pass.errors.extend(self.push_all(name, channel, dispatches)?);
         }
         let mut groups = VecDeque::from(self.gated(name)?);
-        let mut claimed: Vec<Dispatch> = Vec::new();
-        loop {
-            if !is_quick(traits) {
-                pass.errors.extend(self.push_all(name, channel, &std::mem::take(&mut claimed))?);
-            }
+        if is_quick(traits) {
+            self.send_together(name, channel, groups, tasks_max, &mut pass)?;
+        } else {
             // What is claimed is pushed; what is not claimed yet can wait for the next start.
-            let next = if (self.stopping)() { Vec::new() } else { take_together(&mut groups, together_max, tasks_max) };
-            if next.is_empty() && claimed.is_empty() {
-                break;
+            while let Some(group) = groups.pop_front().filter(|_| !(self.stopping)()) {
+                let Claimed { dispatches, more } =
+                    self.state.ask(ledger.claim_dispatches(name, &[group], self.clock.now_us(), tasks_max))?;
+                if !dispatches.is_empty() {
+                    fault::point("dispatch.claimed");
+                }
+                pass.errors.extend(self.push_all(name, channel, &dispatches)?);
+                more.into_iter().rev().for_each(|group| groups.push_front(group));
             }
-            let claim = ledger.claim_dispatches(name, &next, self.clock.now_us(), tasks_max);
-            let (next, errors) = self.beside(claim, || self.push_all(name, channel, &claimed));
-            pass.errors.extend(errors?);
-            let next = next?;
-            if !next.dispatches.is_empty() {
-                fault::point("dispatch.claimed");
-            }
-            next.more.into_iter().rev().for_each(|group| groups.push_front(group));
-            claimed = next.dispatches;
         }
         pass.next_us = self.state.ask(ledger.due(name, self.clock.now_us()))?.next_us;
         Ok(pass)
+    }
+
+    /// Sends many groups at a time: beside the pushes of some, the ledger stores what came of those before
+    /// and claims the next.
+    fn send_together(
+        &self,
+        name: &str,
+        channel: &dyn ChannelConnector,
+        mut groups: VecDeque<Group>,
+        tasks_max: usize,
+        pass: &mut Pass,
+    ) -> Result<(), Failure> {
+        let ledger = &self.state.ledger;
+        let (mut claimed, mut pushed): (Vec<Dispatch>, Vec<Pushed>) = Default::default();
+        loop {
+            let next = if (self.stopping)() { Vec::new() } else { take_together(&mut groups, TOGETHER_MAX, tasks_max) };
+            if next.is_empty() && claimed.is_empty() && pushed.is_empty() {
+                return Ok(());
+            }
+            let (attempts_max, now_us) = (self.attempts_max(name), self.clock.now_us());
+            let before = std::mem::take(&mut pushed);
+            let turn = async {
+                let settled = settle(ledger, &before, attempts_max, now_us).await?;
+                Ok((settled, ledger.claim_dispatches(name, &next, now_us, tasks_max).await?))
+            };
+            let (turn, answers) = self.beside(turn, || self.push(name, channel, &claimed));
+            let (now_pushed, notes) = answers?;
+            let (settled, next) = turn?;
+            if !next.dispatches.is_empty() {
+                fault::point("dispatch.claimed");
+            }
+            pass.errors.extend(notes.into_iter().chain(lost(name, &settled)));
+            next.more.into_iter().rev().for_each(|group| groups.push_front(group));
+            (claimed, pushed) = (next.dispatches, now_pushed);
+        }
     }
 
     /// Waits for a call of the ledger, and does something else meanwhile.
@@ -261,16 +290,18 @@ impl Dispatcher<'_> {
         gate_at_send(&facts, now_us, self.config.timezone.rules())
     }
 
-    /// Gives dispatches to their channel one after the other and stores what comes of them; what went
-    /// wrong, a line each.
+    /// Gives dispatches to their channel and stores what comes of them; what went wrong, a line each.
     fn push_all(&self, name: &str, channel: &dyn ChannelConnector, dispatches: &[Dispatch]) -> Result<Vec<String>, Failure> {
-        if dispatches.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut notes = Vec::new();
-        let mut pushed = Vec::with_capacity(dispatches.len());
-        for dispatch in dispatches {
-            let (receipts, error) = self.push(name, channel, dispatch)?;
+        let (pushed, mut notes) = self.push(name, channel, dispatches)?;
+        let settled = self.state.ask(settle(&self.state.ledger, &pushed, self.attempts_max(name), self.clock.now_us()))?;
+        notes.extend(lost(name, &settled));
+        Ok(notes)
+    }
+
+    /// Gives dispatches to their channel; what is to be stored of each, and what went wrong, a line each.
+    fn push(&self, name: &str, channel: &dyn ChannelConnector, dispatches: &[Dispatch]) -> Result<(Vec<Pushed>, Vec<String>), Failure> {
+        let (mut pushed, mut notes) = (Vec::with_capacity(dispatches.len()), Vec::new());
+        for (dispatch, (receipts, error)) in dispatches.iter().zip(self.answers(name, channel, dispatches)?) {
             let retry_at_us = error.as_ref().and_then(|error| self.retry_at_us(name, channel.traits(), dispatch, error));
             pushed.push(Pushed { dispatch_id: dispatch.dispatch_id, receipts, retry_at_us });
             if let Some(error) = error {
@@ -278,44 +309,44 @@ impl Dispatcher<'_> {
                 notes.push(format!("channel {name}: {error}"));
             }
         }
-        fault::point("receipts.before");
-        fault::point("dispatch.close.before");
-        let settled = self.state.ask(self.state.ledger.settle_dispatches(&pushed, self.attempts_max(name), self.clock.now_us()))?;
-        fault::point("dispatch.close.after");
-        fault::point("receipts.after");
-        notes.extend(settled.lost.iter().map(|dispatch| {
-            format!("channel {name}: another process has taken over dispatch {dispatch}; it records what becomes of its tasks")
-        }));
-        Ok(notes)
+        Ok((pushed, notes))
     }
 
-    /// Gives a dispatch to its channel. Where its push is quick its receipts are handed back, to be stored
-    /// with those of others; where it may take long they are stored as they arrive. What a crash loses of
-    /// them is `unknown`, or is pushed again.
-    fn push(
-        &self,
-        name: &str,
-        channel: &dyn ChannelConnector,
-        dispatch: &Dispatch,
-    ) -> Result<(Vec<Receipt>, Option<PluginError>), Failure> {
-        let tasks = task_batch(dispatch)?;
-        let info = self.info(dispatch);
-        let call = CallOptions { dry_run: false, deadline_unix_ms: None, run_id: dispatch.run_id.to_string() };
-        let mut kept = Vec::new();
-        fault::point("push.before");
-        let mut receipts = match channel.push(&call, &info, tasks) {
-            Ok(receipts) => receipts,
-            Err(error) => return Ok((kept, Some(error))),
-        };
-        loop {
-            fault::point("push.after");
-            match receipts.next() {
-                Ok(Some(receipts)) if is_quick(channel.traits()) => kept.extend(receipts.into_iter().map(receipt)),
-                Ok(Some(receipts)) => self.record(name, dispatch, receipts)?,
-                Ok(None) => return Ok((kept, None)),
-                Err(error) => return Ok((kept, Some(error))),
-            }
+    /// What the channel says of dispatches. Where its pushes are quick the receipts are handed back, to be
+    /// stored together, and as many are pushed at once as it allows; where they may take long they are stored
+    /// as they arrive. What a crash loses of them is `unknown`, or is pushed again.
+    fn answers(&self, name: &str, channel: &dyn ChannelConnector, dispatches: &[Dispatch]) -> Result<Vec<Answer>, Failure> {
+        let pushes = dispatches.iter().map(|dispatch| self.prepared(dispatch)).collect::<Result<Vec<_>, _>>()?;
+        if !is_quick(channel.traits()) {
+            let push = |(dispatch, push): (&Dispatch, Push)| push.made(channel, |receipts| self.record(name, dispatch, receipts));
+            return dispatches.iter().zip(pushes).map(push).collect();
         }
+        let at_once = channel.traits().pushes_at_once.clamp(1, PUSHES_AT_ONCE_MAX).min(pushes.len());
+        if at_once <= 1 {
+            return pushes.into_iter().map(|push| push.kept(channel)).collect();
+        }
+        let waiting = Mutex::new(pushes.into_iter().enumerate());
+        let take = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            let mut answers = Vec::new();
+            while let Some((at, push)) = take() {
+                answers.push((at, push.kept(channel)?));
+            }
+            Ok::<_, Failure>(answers)
+        };
+        let answers = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+            let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+        });
+        let mut answers = answers?.concat();
+        answers.sort_unstable_by_key(|(at, _)| *at);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    fn prepared(&self, dispatch: &Dispatch) -> Result<Push, Failure> {
+        let call = CallOptions { dry_run: false, deadline_unix_ms: None, run_id: dispatch.run_id.to_string() };
+        Ok(Push { call, info: self.info(dispatch), tasks: task_batch(dispatch)? })
     }
 
     fn record(&self, name: &str, dispatch: &Dispatch, receipts: Vec<reunion_host::Receipt>) -> Result<(), Failure> {
@@ -403,6 +434,70 @@ impl Dispatcher<'_> {
             )
         });
         Ok(unknown.chain(unexpected).collect())
+    }
+}
+
+/// Stores what came of pushes, where there were any.
+async fn settle(ledger: &Ledger, pushed: &[Pushed], attempts_max: u32, now_us: i64) -> Result<Settled, LedgerError> {
+    if pushed.is_empty() {
+        return Ok(Settled::default());
+    }
+    fault::point("receipts.before");
+    fault::point("dispatch.close.before");
+    let settled = ledger.settle_dispatches(pushed, attempts_max, now_us).await?;
+    fault::point("dispatch.close.after");
+    fault::point("receipts.after");
+    Ok(settled)
+}
+
+/// A line for each dispatch that another process has.
+fn lost(name: &str, settled: &Settled) -> Vec<String> {
+    let line =
+        |dispatch| format!("channel {name}: another process has taken over dispatch {dispatch}; it records what becomes of its tasks");
+    settled.lost.iter().map(line).collect()
+}
+
+/// What a channel said of a dispatch: receipts that are still to be stored, and how the push ended.
+type Answer = (Vec<Receipt>, Option<PluginError>);
+
+/// A dispatch as it is given to its channel.
+struct Push {
+    call: CallOptions,
+    info: DispatchInfo,
+    tasks: RecordBatch,
+}
+
+impl Push {
+    /// Gives it to the channel, and keeps the receipts.
+    fn kept(self, channel: &dyn ChannelConnector) -> Result<Answer, Failure> {
+        let mut kept = Vec::new();
+        let (_, error) = self.made(channel, |receipts| {
+            kept.extend(receipts.into_iter().map(receipt));
+            Ok(())
+        })?;
+        Ok((kept, error))
+    }
+
+    /// Gives it to the channel; `take` gets the receipts as they arrive.
+    fn made(
+        self,
+        channel: &dyn ChannelConnector,
+        mut take: impl FnMut(Vec<reunion_host::Receipt>) -> Result<(), Failure>,
+    ) -> Result<Answer, Failure> {
+        let Self { call, info, tasks } = self;
+        fault::point("push.before");
+        let mut receipts = match channel.push(&call, &info, tasks) {
+            Ok(receipts) => receipts,
+            Err(error) => return Ok((Vec::new(), Some(error))),
+        };
+        loop {
+            fault::point("push.after");
+            match receipts.next() {
+                Ok(Some(receipts)) => take(receipts)?,
+                Ok(None) => return Ok((Vec::new(), None)),
+                Err(error) => return Ok((Vec::new(), Some(error))),
+            }
+        }
     }
 }
 

@@ -2,24 +2,26 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use serde_json::Value;
 
 use reunion_abi::{self as abi, Buf, Str};
 use reunion_model::TaskId;
-use reunion_model::limits::DISPATCH_TASKS_MAX;
+use reunion_model::limits::{DISPATCH_TASKS_MAX, PUSHES_AT_ONCE_MAX};
 use reunion_model::plugin::{ChannelTraits, DispatchInfo, ErrorClass, Finding, Item, PluginError};
 use reunion_model::task::task_schema;
 
-use crate::instance::Instance;
+use crate::instance::{Active, Instance};
 use crate::library::{ChannelFunctions, Loaded};
 use crate::stream::{Pull, StreamKind};
 use crate::{CallOptions, Canceller, ChannelConnector, PollStream, Polled, Receipt, ReceiptStream, contract, source};
 
 pub(crate) struct InProcessChannel {
     instance: Arc<Instance>,
+    /// Further instances for pushes at the same time, made when they are first needed.
+    push_instances: Mutex<Vec<Arc<Instance>>>,
     functions: ChannelFunctions,
     traits: ChannelTraits,
     /// The instance for polls, made when it is first needed, where one instance must not do both at once.
@@ -29,16 +31,17 @@ pub(crate) struct InProcessChannel {
     config: Value,
 }
 
-/// What a canceller reaches: it must not keep instances alive.
+/// What all instances of the component share, and what a canceller reaches: it must not keep instances alive.
 #[derive(Default)]
 struct Cancel {
     flag: Arc<AtomicBool>,
+    failed: Arc<OnceLock<String>>,
     instances: Mutex<Vec<Weak<Instance>>>,
 }
 
 impl Cancel {
     fn create(&self, plugin: &Arc<Loaded>, component: &str, config: &Value) -> Result<Arc<Instance>, PluginError> {
-        let instance = Instance::create(plugin, component, config, Arc::clone(&self.flag))?;
+        let instance = Instance::create(plugin, component, config, Arc::clone(&self.flag), Arc::clone(&self.failed))?;
         self.instances.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&instance));
         Ok(instance)
     }
@@ -55,7 +58,36 @@ impl InProcessChannel {
         let cancel = Arc::new(Cancel::default());
         let instance = cancel.create(plugin, component, &config)?;
         let traits = describe(&instance, functions)?;
-        Ok(Self { instance, functions, traits, poll_instance: Mutex::default(), cancel, component: component.to_owned(), config })
+        Ok(Self {
+            instance,
+            push_instances: Mutex::default(),
+            functions,
+            traits,
+            poll_instance: Mutex::default(),
+            cancel,
+            component: component.to_owned(),
+            config,
+        })
+    }
+
+    /// The turn to push on an instance that is idle, or on a new one where the channel allows another.
+    fn push_turn(&self, options: &CallOptions) -> Result<Active, PluginError> {
+        if let Some(active) = self.instance.begin_if_idle(options)? {
+            return Ok(active);
+        }
+        let mut others = self.push_instances.lock().unwrap_or_else(PoisonError::into_inner);
+        for instance in others.iter() {
+            if let Some(active) = instance.begin_if_idle(options)? {
+                return Ok(active);
+            }
+        }
+        if others.len() + 1 >= self.traits.pushes_at_once.min(PUSHES_AT_ONCE_MAX) {
+            return self.instance.begin(options);
+        }
+        let another = self.cancel.create(&self.instance.plugin, &self.component, &self.config)?;
+        let active = another.begin(options);
+        others.push(another);
+        active
     }
 
     fn poll_instance(&self) -> Result<Arc<Instance>, PluginError> {
@@ -102,7 +134,7 @@ impl ChannelConnector for InProcessChannel {
 
     fn push(&self, options: &CallOptions, dispatch: &DispatchInfo, tasks: RecordBatch) -> Result<Box<dyn ReceiptStream>, PluginError> {
         let order = task_ids(&tasks)?;
-        let active = self.instance.begin(options)?;
+        let active = self.push_turn(options)?;
         let dispatch = serde_json::to_string(dispatch).expect("a dispatch has text keys only");
         let exported = abi::export_batch(&tasks).map_err(|error| misused(&format!("the tasks cannot be handed over: {error}")))?;
         // The plugin takes both structs over; what it leaves in them is given back here.
@@ -111,12 +143,12 @@ impl ChannelConnector for InProcessChannel {
         // SAFETY: the instance is alive, it is this thread's turn, and all pointers and texts are valid for
         // the call; the call itself lives as long as the stream.
         let status = unsafe {
-            let (handle, dispatch) = (self.instance.handle(), Str::borrow(&dispatch));
+            let (handle, dispatch) = (active.instance().handle(), Str::borrow(&dispatch));
             let push = self.functions.push;
             push(handle, active.frame.passed(), dispatch, &raw mut schema, &raw mut array, &raw mut stream, &raw mut error)
         };
         // SAFETY: filled in by the plugin where the status is not 0.
-        unsafe { self.instance.outcome(status, &error) }?;
+        unsafe { active.instance().outcome(status, &error) }?;
         let waiting = order.iter().copied().collect();
         Ok(Box::new(Receipts { pull: Pull::new(stream, active, StreamKind::Push)?, order, waiting }))
     }

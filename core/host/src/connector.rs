@@ -88,8 +88,8 @@ pub trait ChannelConnector: Send + Sync {
     /// See [`SourceConnector::check`].
     fn check(&self, options: &CallOptions) -> Result<Vec<Finding>, PluginError>;
 
-    /// Hands over the tasks of one dispatch, of [`reunion_model::task::task_schema`]. No other push is
-    /// possible until the stream is dropped.
+    /// Hands over the tasks of one dispatch, of [`reunion_model::task::task_schema`]. Until the stream is
+    /// dropped, no more other pushes are possible than [`ChannelTraits::pushes_at_once`] allows.
     ///
     /// # Errors
     /// Where nothing was taken as far as the plugin knows; the tasks' fate is that of tasks without a

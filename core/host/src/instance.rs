@@ -32,17 +32,18 @@ pub(crate) struct Instance {
     /// A call or its stream is running; polls apart, as they may run beside.
     busy: AtomicBool,
     polling: AtomicBool,
-    /// What the plugin said when it failed for good.
-    failed: OnceLock<String>,
+    /// What the plugin said when the component failed for good.
+    failed: Arc<OnceLock<String>>,
 }
 
 impl Instance {
-    /// Makes the component. `cancelled` is shared by all instances of one component.
+    /// Makes the component. `cancelled` and `failed` are shared by all instances of one component.
     pub(crate) fn create(
         plugin: &Arc<Loaded>,
         component: &str,
         config: &Value,
         cancelled: Arc<AtomicBool>,
+        failed: Arc<OnceLock<String>>,
     ) -> Result<Arc<Self>, PluginError> {
         let (config, host) = (config.to_string(), log::host_of(component));
         let (mut handle, mut error) = (ptr::null_mut(), Error::empty());
@@ -61,21 +62,31 @@ impl Instance {
             cancelled,
             busy: AtomicBool::new(false),
             polling: AtomicBool::new(false),
-            failed: OnceLock::new(),
+            failed,
         }))
     }
 
     /// The turn to make one call.
     pub(crate) fn begin(self: &Arc<Self>, options: &CallOptions) -> Result<Active, PluginError> {
+        self.begin_beside(options, false)?.ok_or_else(|| self.busy())
+    }
+
+    /// The same, or nothing where another call is running.
+    pub(crate) fn begin_if_idle(self: &Arc<Self>, options: &CallOptions) -> Result<Option<Active>, PluginError> {
         self.begin_beside(options, false)
     }
 
     /// The turn to poll beside another call, for plugins that can.
     pub(crate) fn begin_poll(self: &Arc<Self>, options: &CallOptions) -> Result<Active, PluginError> {
-        self.begin_beside(options, true)
+        self.begin_beside(options, true)?.ok_or_else(|| self.busy())
     }
 
-    fn begin_beside(self: &Arc<Self>, options: &CallOptions, poll: bool) -> Result<Active, PluginError> {
+    fn busy(&self) -> PluginError {
+        let message = format!("component {} is busy: another call on it, or its stream, has not ended", self.component);
+        PluginError::new(ErrorClass::Unavailable, message)
+    }
+
+    fn begin_beside(self: &Arc<Self>, options: &CallOptions, poll: bool) -> Result<Option<Active>, PluginError> {
         if let Some(failure) = self.failed.get() {
             let message = format!("component {} has failed and is not used any more: {failure}", self.component);
             return Err(PluginError::new(ErrorClass::Internal, message));
@@ -83,11 +94,8 @@ impl Instance {
         if self.cancelled.load(Ordering::Acquire) {
             return Err(PluginError::new(ErrorClass::Cancelled, format!("component {} was stopped", self.component)));
         }
-        let turn = Turn::take(self, poll).ok_or_else(|| {
-            let message = format!("component {} is busy: another call on it, or its stream, has not ended", self.component);
-            PluginError::new(ErrorClass::Unavailable, message)
-        })?;
-        Ok(Active { frame: CallFrame::new(options, Arc::clone(&self.cancelled)), turn })
+        let active = |turn| Active { frame: CallFrame::new(options, Arc::clone(&self.cancelled)), turn };
+        Ok(Turn::take(self, poll).map(active))
     }
 
     /// Stops what runs. The flag that all instances of the component share is set already.

@@ -24,7 +24,7 @@ pub(crate) struct InProcessSource {
 impl InProcessSource {
     pub(crate) fn create(plugin: &Arc<Loaded>, functions: SourceFunctions, component: &str, config: &Value) -> Result<Self, PluginError> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let instance = Instance::create(plugin, component, config, Arc::clone(&cancelled))?;
+        let instance = Instance::create(plugin, component, config, Arc::clone(&cancelled), Arc::default())?;
         Ok(Self { instance, functions, cancelled })
     }
 }

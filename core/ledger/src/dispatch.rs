@@ -161,8 +161,9 @@ impl Ledger {
         }
         let mut tx = self.store.write("claim dispatches").await?;
         let (mut suppressed, mut empty) = (Vec::new(), Vec::new());
-        for (group, mut dispatch) in self.open_dispatches(&mut tx, channel, groups, now_us).await? {
-            let candidates = self.candidates(&mut tx, &dispatch, now_us, tasks_max).await?;
+        let opened = self.open_dispatches(&mut tx, channel, groups, now_us).await?;
+        let candidates = self.candidates(&mut tx, channel, &opened, now_us, tasks_max).await?;
+        for ((group, mut dispatch), candidates) in opened.into_iter().zip(candidates) {
             if !candidates.is_empty() && candidates.len() >= tasks_max {
                 claimed.more.push(group.clone());
             }
@@ -242,21 +243,37 @@ impl Ledger {
         }
     }
 
-    /// The tasks that may be claimed for a dispatch, in its order. One query for each: a limit of their
-    /// own and a lock that leaves others' rows out cannot be had for several groups at a time.
-    async fn candidates(&self, tx: &mut Tx, dispatch: &Dispatch, now_us: i64, tasks_max: usize) -> Result<Vec<Candidate>> {
+    /// The tasks that may be claimed for each dispatch, in its order, at most so many.
+    async fn candidates(
+        &self,
+        tx: &mut Tx,
+        channel: &str,
+        opened: &[(&Group, Dispatch)],
+        now_us: i64,
+        tasks_max: usize,
+    ) -> Result<Vec<Vec<Candidate>>> {
         let (claimable, order, lock) = (claimable(), tx.by_bytes(), tx.for_update_skip_locked());
+        let order = format!("t.campaign{order}, t.store{order} nulls first, t.task_id");
+        // Numbered without a lock, which allows no numbers; so what is locked is looked at once more. A cross
+        // join, so that SQLite looks up each group rather than going over all that waits.
         let sql = format!(
             "select {TASK}, t.state, cast(case when exists (select 1 from suppressions s where s.contact = t.contact \
-             and s.lifted_seq is null and (s.until_us is null or s.until_us > $4)) then 1 else 0 end as bigint) \
-             from tasks t where t.channel = $1 and t.run_id = $2 and t.group_key = $3 and t.not_before_us <= $4 and {claimable} \
-             order by t.campaign{order}, t.store{order} nulls first, t.task_id limit $5{lock}"
+             and s.lifted_seq is null and (s.until_us is null or s.until_us > $2)) then 1 else 0 end as bigint), c.dispatch \
+             from (select t.task_id, v.column1 as dispatch, row_number() over (partition by v.column1 order by {order}) as position \
+             from (values {{values}}) as v cross join tasks t where t.channel = $1 and t.run_id = v.column2 \
+             and t.group_key = v.column3 and t.not_before_us <= $2 and {claimable}) c \
+             join tasks t on t.task_id = c.task_id where c.position <= $3 and t.not_before_us <= $2 and {claimable} \
+             order by c.dispatch, c.position{lock}"
         );
-        let values = args![&dispatch.channel, dispatch.run_id, &dispatch.group, now_us, tasks_max];
-        tx.rows(AssertSqlSafe(sql), values, |row| {
-            Ok(Candidate { task: self.read_dispatch_task(row)?, state: read_state(row, 8)?, suppressed: row.flag(9)? })
-        })
-        .await
+        let rows = opened.iter().enumerate().map(|(at, (_, dispatch))| args![at, dispatch.run_id, &dispatch.group]);
+        let read = |row: &Row| {
+            let candidate = Candidate { task: self.read_dispatch_task(row)?, state: read_state(row, 8)?, suppressed: row.flag(9)? };
+            Ok((row.unsigned(10)? as usize, candidate))
+        };
+        let found = tx.bulk_rows(&sql, &args![channel, now_us, tasks_max], rows, read).await?;
+        let mut candidates: Vec<Vec<Candidate>> = opened.iter().map(|_| Vec::new()).collect();
+        found.into_iter().for_each(|(at, candidate)| candidates[at].push(candidate));
+        Ok(candidates)
     }
 
     /// A dispatch with its tasks in its order.

@@ -17,6 +17,9 @@ pub const SEGMENT_ROWS_MAX: usize = 1 << 20;
 pub const COLUMNS_MAX: usize = 512;
 /// Tasks of one dispatch.
 pub const DISPATCH_TASKS_MAX: usize = 100_000;
+/// Dispatches of one channel that are pushed at the same time. More than the disk or a server of one's own
+/// can make use of helps nobody.
+pub const PUSHES_AT_ONCE_MAX: usize = 8;
 /// Characters of one rendered message.
 pub const MESSAGE_CHARS_MAX: usize = 4_000;
 /// Cancel takes effect within this time; a source or channel looks at the flag at least this often.

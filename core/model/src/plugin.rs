@@ -87,6 +87,9 @@ pub struct ChannelTraits {
     pub reach: Reach,
     /// Task columns that must not be null, such as `store`.
     pub needs: Vec<String>,
+    /// Dispatches that may be pushed at the same time, each on an instance of its own; 0 and 1: one after
+    /// the other. Of use where a push waits for the disk: see `reach` and `idempotent`.
+    pub pushes_at_once: usize,
 }
 
 /// How far a component reaches.

@@ -31,6 +31,9 @@ pub struct Config {
     /// A poll waits until it is cancelled.
     #[serde(default)]
     pub wait_in_poll: bool,
+    /// Dispatches that may be pushed at the same time.
+    #[serde(default)]
+    pub pushes_at_once: usize,
 }
 
 fn verdicts() -> Vec<Verdict> {

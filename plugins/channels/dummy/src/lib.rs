@@ -51,7 +51,8 @@ impl Channel for Dummy {
                     "events": {"type": "integer", "minimum": 0, "default": 0, "description": "events of a poll"},
                     "fail_in": {"enum": ["check", "push", "receipts", "poll"], "description": "where to fail"},
                     "fail_with": {"enum": classes, "description": "the class of the failure; a panic where it is not there"},
-                    "wait_in_poll": {"type": "boolean", "default": false, "description": "a poll waits to be cancelled"}
+                    "wait_in_poll": {"type": "boolean", "default": false, "description": "a poll waits to be cancelled"},
+                    "pushes_at_once": {"type": "integer", "minimum": 0, "default": 0, "description": "dispatches that may be pushed at the same time"}
                 }
             }),
             sample: include_str!("../sample.toml").into(),
@@ -64,7 +65,8 @@ impl Channel for Dummy {
     }
 
     fn traits(&self) -> ChannelTraits {
-        ChannelTraits { idempotent: true, reach: Reach::Files, ..ChannelTraits::default() }
+        let pushes_at_once = self.config.pushes_at_once;
+        ChannelTraits { idempotent: true, reach: Reach::Files, pushes_at_once, ..ChannelTraits::default() }
     }
 
     fn check(&self, call: &Call) -> Result<Vec<Finding>, PluginError> {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use reunion_channel_dummy::Dummy;
 use reunion_host::{CallOptions, ChannelConnector, Plugin, Plugins, Polled, Receipt};
 use reunion_model::TaskId;
+use reunion_model::limits::PUSHES_AT_ONCE_MAX;
 use reunion_sdk::{Call, Channel, DispatchInfo, ErrorClass, Item, PluginError, PluginKind, Verdict, receipt_schema, task_schema};
 
 /// Cargo builds the library beside this test.
@@ -153,6 +154,35 @@ fn traits_and_findings_are_the_same_on_both_sides() {
     assert_eq!(plugin().manifest(), &Dummy::manifest());
     assert_eq!(library(&config).traits(), &rust(&config).traits());
     assert_eq!(library(&config).check(&CallOptions::default()), rust(&config).check(&Call::for_tests()));
+}
+
+#[test]
+fn as_many_pushes_run_at_once_as_the_channel_allows() {
+    let options = CallOptions::default();
+    for (allowed, at_once) in [(0, 1), (1, 1), (3, 3), (100, PUSHES_AT_ONCE_MAX)] {
+        let channel = library(&json!({"pushes_at_once": allowed}));
+        let mut streams: Vec<_> = (0..at_once).map(|_| channel.push(&options, &dispatch(), tasks(2)).unwrap()).collect();
+        let busy = channel.push(&options, &dispatch(), tasks(2)).err().unwrap();
+        assert_eq!(busy.class, ErrorClass::Unavailable, "{allowed}");
+        for stream in &mut streams {
+            assert_eq!(stream.next().unwrap().map(|receipts| receipts.len()), Some(2));
+        }
+        streams.pop();
+        drop(channel.push(&options, &dispatch(), tasks(2)).unwrap());
+    }
+}
+
+#[test]
+fn a_panic_in_one_push_ends_the_component_for_the_others() {
+    let channel = library(&json!({"pushes_at_once": 2, "batch_rows": 1, "fail_in": "receipts"}));
+    let options = CallOptions::default();
+    let mut one = channel.push(&options, &dispatch(), tasks(2)).unwrap();
+    let mut other = channel.push(&options, &dispatch(), tasks(2)).unwrap();
+    assert!(other.next().unwrap().is_some());
+    assert_eq!(other.next().unwrap_err().class, ErrorClass::Internal);
+    assert!(one.next().unwrap().is_some(), "receipts that are known are handed out");
+    drop((one, other));
+    assert_eq!(channel.push(&options, &dispatch(), tasks(1)).err().unwrap().class, ErrorClass::Internal);
 }
 
 #[test]

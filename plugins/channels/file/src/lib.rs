@@ -31,6 +31,9 @@ use path::{PathValues, Variable};
 use poll::Poll;
 use publish::{Published, Publisher};
 
+/// A list waits for the disk three times, and a disk makes several files durable in the time of one.
+const PUSHES_AT_ONCE: usize = 8;
+
 /// Work lists in files as a channel.
 #[derive(Debug)]
 pub struct FileChannel {
@@ -63,7 +66,15 @@ impl Channel for FileChannel {
         let group_by: Vec<String> = columns.map(|variable| variable.name().to_owned()).collect();
         let needs = group_by.iter().filter(|column| *column != Variable::Campaign.name()).cloned().collect();
         let consent = self.config.consent.clone();
-        ChannelTraits { group_by, needs, consent, idempotent: true, reach: Reach::Files, ..ChannelTraits::default() }
+        ChannelTraits {
+            group_by,
+            needs,
+            consent,
+            idempotent: true,
+            reach: Reach::Files,
+            pushes_at_once: PUSHES_AT_ONCE,
+            ..ChannelTraits::default()
+        }
     }
 
     fn check(&self, _call: &Call) -> Result<Vec<Finding>, PluginError> {

@@ -106,12 +106,20 @@ fn rename(from: &Path, to: &Path) -> io::Result<Published> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(Published::New),
         Err(Errno::EXIST) => Ok(Published::Exists),
-        // A file system without such a rename, as network shares are. The host pushes one dispatch at a
-        // time, so looking first is enough.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if fs::symlink_metadata(to).is_ok() => Ok(Published::Exists),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to).map(|()| Published::New),
+        // A file system without such a rename, as network shares are.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rename_if_absent(from, to),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Looks first, which is enough where nobody else renames meanwhile: all instances wait for one another.
+fn rename_if_absent(from: &Path, to: &Path) -> io::Result<Published> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if fs::symlink_metadata(to).is_ok() {
+        return Ok(Published::Exists);
+    }
+    fs::rename(from, to).map(|()| Published::New)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -153,6 +161,17 @@ mod tests {
         fs::write(dir.path().join(".list.csv.part"), b"half a li").unwrap();
         assert_eq!(Publisher::default().publish(&path, b"a list").unwrap(), Published::Exists);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays_where_renames_cannot_tell() {
+        let dir = tempfile::tempdir().unwrap();
+        let [part, list] = [".list.csv.part", "list.csv"].map(|name| dir.path().join(name));
+        fs::write(&part, b"one").unwrap();
+        assert_eq!(rename_if_absent(&part, &list).unwrap(), Published::New);
+        fs::write(&part, b"two").unwrap();
+        assert_eq!(rename_if_absent(&part, &list).unwrap(), Published::Exists);
+        assert_eq!(fs::read(&list).unwrap(), b"one");
     }
 
     #[test]
