@@ -13,9 +13,10 @@ use reunion_keys::KeyRing;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr};
 
 use crate::error::{LedgerError, Result};
+use crate::lease::LEASE_TTL;
 use crate::sql::{Store, args};
 
 /// The schema's versions, oldest first. A version that was released is never changed.
@@ -27,6 +28,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection of our own pool is waited for this long; a commit of 100,000 tasks may be ahead.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 const READERS_MAX: u32 = 4;
+/// Rows that SQLite's thread may be ahead of whoever reads them: to wait for each other costs more than a row.
+const ROWS_AHEAD: usize = 1024;
 const POSTGRES_CONNECTIONS_MAX: u32 = 8;
 
 /// Where a ledger is.
@@ -63,6 +66,12 @@ fn without_password(url: &str) -> String {
     }
 }
 
+/// A process that was stopped, or whose machine sleeps, in the middle of a transaction would keep its locks for
+/// as long, and everybody else waiting for them. No transaction of ours waits for anything but the database.
+fn give_up_frozen() -> String {
+    format!("set idle_in_transaction_session_timeout = {}", 2 * LEASE_TTL.as_millis())
+}
+
 /// The ledger. Cheap to clone; all clones share their connections and count as one holder of
 /// dispatches.
 #[derive(Debug, Clone)]
@@ -89,6 +98,9 @@ impl Ledger {
                 // A pool tries again until its timeout; the first connection says at once what is wrong.
                 options.connect().await.map_err(opened)?.close().await.map_err(opened)?;
                 let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
+                let pool = pool.after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(AssertSqlSafe(give_up_frozen())).await.map(|_| ()) })
+                });
                 Store::Postgres(pool.connect_lazy_with(options))
             }
         };
@@ -126,6 +138,7 @@ async fn open_sqlite(path: &Path, opened: impl Fn(sqlx::Error) -> LedgerError) -
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
+        .row_buffer_size(ROWS_AHEAD)
         .disable_statement_logging();
     // One writer: those of this process queue here, those of others at the file's lock.
     let pool = |connections| {
