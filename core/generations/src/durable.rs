@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use reunion_model::fault;
 use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::Xxh3;
 
 /// What the ending of every temporary name is.
 pub(crate) const TEMPORARY: &str = ".tmp";
@@ -82,7 +83,7 @@ pub(crate) struct NewFile {
     path: PathBuf,
     temporary: PathBuf,
     buffer: Vec<u8>,
-    digest: Sha256,
+    digest: Xxh3,
     bytes: u64,
     points: &'static Points,
     /// Whether the temporary name is gone already.
@@ -100,7 +101,7 @@ impl NewFile {
             path: path.to_owned(),
             temporary,
             buffer: Vec::with_capacity(BUFFER_BYTES),
-            digest: Sha256::new(),
+            digest: Xxh3::new(),
             bytes: 0,
             points,
             renamed: false,
@@ -126,11 +127,11 @@ impl NewFile {
     }
 
     fn written(&self) -> (u64, String) {
-        (self.bytes, hex::encode(self.digest.clone().finalize()))
+        (self.bytes, file_checksum(&self.digest))
     }
 
     /// Syncs the file and gives it its name, replacing what has that name. The folder is the caller's
-    /// to sync, once for all files in it. Gives the size in bytes and the SHA-256.
+    /// to sync, once for all files in it. Gives the size in bytes and the checksum of [`file_checksum`].
     pub(crate) fn commit(mut self) -> Result<(u64, String), DiskError> {
         self.sync()?;
         between(self.points.rename, || std::fs::rename(&self.temporary, &self.path)).map_err(failed("rename to", &self.path))?;
@@ -191,9 +192,9 @@ pub(crate) fn sync_folder(folder: &Path, points: &'static Points) -> Result<(), 
 pub(crate) fn write_document(path: &Path, bytes: &[u8], points: &'static Points) -> Result<String, DiskError> {
     let mut file = NewFile::create(path, points)?;
     file.write_all(bytes).map_err(failed("write", path))?;
-    let (_, checksum) = file.commit()?;
+    file.commit()?;
     sync_folder(parent(path), points)?;
-    Ok(checksum)
+    Ok(checksum(bytes))
 }
 
 /// Makes a folder, mode 0700, and those above it that are missing, so that they last.
@@ -244,6 +245,11 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DiskError> {
     let mut paths = paths.map_err(failed("list", folder))?;
     paths.sort();
     Ok(paths)
+}
+
+/// The checksum of a file of which this is the digest, hex.
+pub(crate) fn file_checksum(digest: &Xxh3) -> String {
+    format!("{:032x}", digest.digest128())
 }
 
 /// The SHA-256 of some bytes, hex.

@@ -97,8 +97,8 @@ impl FileWriter {
     pub(crate) fn finish(mut self) -> Result<FileEntry, GenerationError> {
         let file = self.end()?;
         debug_assert_eq!(file.path(), self.path);
-        let (bytes, sha256) = file.commit()?;
-        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, sha256 })
+        let (bytes, xxh3) = file.commit()?;
+        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, xxh3 })
     }
 
     /// Waits for the encoder; the file with all that was written, or why it could not be.
@@ -145,10 +145,11 @@ fn properties(keys: &KeyRing, first: &RecordBatch) -> Result<WriterProperties, P
     for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
         let path = ColumnPath::from(field.name().as_str());
         match field.data_type() {
-            // Ids and hashes: nothing in them repeats.
-            DataType::FixedSizeBinary(_) => builder = builder.set_column_compression(path, Compression::UNCOMPRESSED),
             DataType::Utf8 if repeats(column) => builder = builder.set_column_dictionary_enabled(path, true),
-            _ => {}
+            DataType::Utf8 => {}
+            // Ids and hashes do not repeat, and numbers are small beside them: what they would shrink by is
+            // not worth the time.
+            _ => builder = builder.set_column_compression(path, Compression::UNCOMPRESSED),
         }
     }
     Ok(builder.build())

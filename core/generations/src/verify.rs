@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::durable::failed;
+use crate::durable::{failed, file_checksum};
 use crate::{DiskError, FileEntry, Generation, GenerationError, People};
 
 /// A file that is not what the manifest says.
@@ -76,12 +76,12 @@ fn check(path: &Path, file: &FileEntry) -> Result<Option<Problem>, DiskError> {
     if found != file.bytes {
         return Ok(Some(Problem::Size { expected: file.bytes, found }));
     }
-    let (mut digest, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    let (mut digest, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
     loop {
         match open.read(&mut buffer).map_err(failed("read", path))? {
             0 => break,
             count => digest.update(&buffer[..count]),
         }
     }
-    Ok((hex::encode(digest.finalize()) != file.sha256).then_some(Problem::Changed))
+    Ok((file_checksum(&digest) != file.xxh3).then_some(Problem::Changed))
 }
