@@ -2,6 +2,9 @@
 # Speed and memory of whole runs beside DuckDB and Polars on the same files, where Python has them.
 # BENCH_ROWS="100000 1000000" chooses other sizes, BENCH_TIMES how often each run is made: the one in the middle
 # is shown. The column with x is the time as a multiple of that of Polars.
+#
+# Each run has a folder of its own, and none is removed before the end: for minutes after many files were removed,
+# ext4 takes several times as long to make new ones, which a shop's machine does not do.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -89,22 +92,25 @@ for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
         fi
     done
     # run LABEL CLOCK: each time from the state that the run before left.
+    before=$folder/start
+    mkdir "$before"
+    mv in reunion.toml key "$before"
     run() {
-        rm -rf before && mkdir before
-        [ ! -d state ] || cp -a state out before
+        number=$((${number:-0} + 1))
         read -r seconds megabytes stages < <(
-            for _ in $(seq "$times"); do
-                rm -rf state out
-                cp -a before/. .
+            for time in $(seq "$times"); do
+                cp -a "$before" "$folder/$number.$time"
+                cd "$folder/$number.$time"
                 once "$2"
             done | median
         )
+        before=$folder/$number.1
         ratio=$([ -z "$yardstick" ] && echo - || awk "BEGIN { printf \"%.1f\", $seconds / $yardstick }")
         line "$rows" "$1" "$seconds" "$ratio" "$megabytes" "$stages"
     }
     run "first sync" 2026-09-21T22:30:00+08:00
     run "repeat, nothing changed" 2026-09-21T22:35:00+08:00
-    cp changed/till.csv changed/shop.csv in/
+    cp changed/till.csv changed/shop.csv "$before/in/"
     run "repeat, 1 % changed, a day further" 2026-09-22T22:30:00+08:00
     cd "$root"
     rm -rf "$folder"

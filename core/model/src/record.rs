@@ -7,8 +7,8 @@ use arrow::datatypes::{DataType, Field};
 
 /// [`crate::RecordKey`], 16 bytes, never null.
 pub const RECORD_KEY: &str = "record_key";
-/// 16 bytes, never null: a hash of everything else in the row, so that a row that did not change is
-/// told apart from one that did.
+/// 16 bytes, never null: a hash of all that the row says, so that a record that did not change is told apart
+/// from one that did.
 pub const CONTENT_HASH: &str = "content_hash";
 /// Text, never null: the row's id at the source. For a row that could not be read, where it stands
 /// (`pos.csv:17`).
@@ -18,6 +18,12 @@ pub const RECORD_ID: &str = "record_id";
 pub const REASON: &str = "reason";
 /// Unsigned 64 bits, null where the row has no usable phone: the E.164 digits.
 pub const PHONE: &str = "phone";
+/// 16 bytes, null in rows of versions that did not have it: a hash of the row as the source gave it and of
+/// everything that makes a record of it, so that a row that comes again as it was need not be read again.
+pub const ROW_HASH: &str = "row_hash";
+/// Text, null where there is none: the columns whose cell held something that does not fit their type and
+/// counts as missing, by our names, with commas between them.
+pub const UNFIT: &str = "unfit";
 /// Text: the phone cell as it was, only where it was refused; for a row that could not be read, what
 /// is wrong with it in detail. Personal data.
 pub const RAW: &str = "raw";
@@ -31,10 +37,12 @@ pub fn own_fields() -> Vec<Field> {
         Field::new(REASON, DataType::Utf8, true),
         Field::new(PHONE, DataType::UInt64, true),
         Field::new(RAW, DataType::Utf8, true),
+        Field::new(ROW_HASH, DataType::FixedSizeBinary(16), true),
+        Field::new(UNFIT, DataType::Utf8, true),
     ]
 }
 
 /// Whether a name is taken by the row's own columns, so that no source column may have it.
 pub fn is_own(name: &str) -> bool {
-    [RECORD_KEY, CONTENT_HASH, RECORD_ID, REASON, PHONE, RAW].contains(&name)
+    own_fields().iter().any(|field| field.name() == name)
 }

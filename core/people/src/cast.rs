@@ -31,12 +31,14 @@ const NEVER_DAY_MAX: i32 = -25_567;
 const AMOUNT_MAX: i128 = 10_i128.pow(DECIMAL_PRECISION as u32) - 1;
 
 /// Cells of one column that became null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Nulled {
-    /// Not of the column's type.
-    pub(crate) not_cast: u64,
-    /// A date that means "never".
+    /// Rows whose cell is not of the column's type, ascending.
+    pub(crate) not_cast: Vec<u32>,
+    /// Cells with a date that means "never".
     pub(crate) never: u64,
+    /// Cells looked at so far.
+    cells: u32,
 }
 
 /// What a cell became.
@@ -164,7 +166,7 @@ impl Cast {
             }),
             _ => return Ok(all_null(ColumnType::Decimal, input)),
         };
-        Ok((amount_type(array)?, with_losses(nulled, input, None)))
+        Ok((amount_type(array)?, nulled))
     }
 
     fn moments(&self, input: &ArrayRef) -> Result<(ArrayRef, Nulled), ArrowError> {
@@ -313,10 +315,12 @@ fn each<T>(cells: &StringArray, read: impl Fn(&str) -> Cell<T>, mut push: impl F
 impl Nulled {
     #[inline]
     fn count<T>(&mut self, cell: Cell<T>) -> Option<T> {
+        let row = self.cells;
+        self.cells += 1;
         match cell {
             Cell::Value(value) => return Some(value),
             Cell::Empty => {}
-            Cell::NotCast => self.not_cast += 1,
+            Cell::NotCast => self.not_cast.push(row),
             Cell::Never => self.never += 1,
         }
         None
@@ -350,14 +354,16 @@ fn map<F: ArrowPrimitiveType, T: ArrowPrimitiveType>(
 }
 
 fn all_null(kind: ColumnType, input: &ArrayRef) -> (ArrayRef, Nulled) {
-    let not_cast = (input.len() - input.null_count()) as u64;
-    (arrow::array::new_null_array(&kind.arrow(), input.len()), Nulled { not_cast, never: 0 })
+    let array = arrow::array::new_null_array(&kind.arrow(), input.len());
+    let nulled = losses(input, &array);
+    (array, nulled)
 }
 
-/// Adds the cells that an Arrow cast in between has made null.
-fn with_losses(mut nulled: Nulled, input: &ArrayRef, between: Option<&ArrayRef>) -> Nulled {
-    if let Some(between) = between {
-        nulled.not_cast += (between.null_count() - input.null_count()) as u64;
+/// The cells that an Arrow cast has made null.
+fn losses(input: &ArrayRef, cast: &ArrayRef) -> Nulled {
+    let mut nulled = Nulled::default();
+    if cast.null_count() > input.null_count() {
+        nulled.not_cast.extend((0..input.len() as u32).filter(|row| input.is_valid(*row as usize) && cast.is_null(*row as usize)));
     }
     nulled
 }
@@ -419,7 +425,7 @@ fn integers(input: &ArrayRef) -> Result<(ArrayRef, Nulled), ArrowError> {
         }
         from if from.is_integer() => {
             let array = cast(input, &DataType::Int64)?;
-            let nulled = with_losses(Nulled::default(), input, Some(&array));
+            let nulled = losses(input, &array);
             return Ok((array, nulled));
         }
         _ => return Ok(all_null(ColumnType::Integer, input)),
@@ -527,7 +533,7 @@ mod tests {
         let (array, nulled) = cast.apply(&(Arc::new(input) as ArrayRef)).unwrap();
         assert_eq!(array.data_type(), &cast.kind.arrow());
         let shown = text(&array).unwrap().iter().map(|cell| cell.unwrap_or("null").to_owned()).collect();
-        (shown, nulled.not_cast, nulled.never)
+        (shown, nulled.not_cast.len() as u64, nulled.never)
     }
 
     #[test]

@@ -11,11 +11,10 @@
 //! (the smallest by created_at, source and record id) and an epoch, which is 0 unless that id
 //! belongs to someone whom the record has left.
 //!
-//! A run decides all records anew: that costs a few hash operations a record, and makes the result
-//! independent of the history but for the ids.
+//! All records that are given are decided anew, which makes the result independent of the history but for
+//! the ids. [`crate::scope`] says which ones have to be given.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, StringBuilder};
@@ -25,10 +24,11 @@ use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
 use reunion_model::{MemberId, Reason, RecordKey};
 
+use crate::matching::KeySet;
 use crate::numbering::{Numbering, number};
-use crate::pull::{Resolved, SourceCounts};
+use crate::pull::{Chunk, Resolved, SourceCounts};
 use crate::table::{
-    KeyTable, NONE, StateError, byte_of, byte_reason, moments_of, numbers_of, on_all_cores, sixteen, sixteens, sixteens_of,
+    KeyTable, NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, on_all_cores, sixteen, sixteens, sixteens_of,
 };
 
 const MEMBERS: &str = "members";
@@ -71,6 +71,15 @@ impl SharedPhonePolicy {
     }
 }
 
+impl IdentityConfig {
+    /// All that decides who is who beside the records, as a text that changes with it: assignments that were
+    /// made on other terms have to be made anew. This program's version is part of it.
+    pub fn terms(&self) -> String {
+        let Self { keys, cards_max, policy } = self;
+        format!("{} {} {cards_max} {policy:?}", env!("CARGO_PKG_VERSION"), keys.join(","))
+    }
+}
+
 /// The columns of records that identity needs; a chunk may lack those that its source does not have.
 pub fn index_columns(config: &IdentityConfig) -> Vec<String> {
     let mut columns = [RECORD_KEY, CONTENT_HASH, RECORD_ID, REASON, PHONE, "created_at", "updated_at"].map(str::to_owned).to_vec();
@@ -96,10 +105,24 @@ pub const PREVIOUS_MEMBER_COLUMNS: [&str; 5] = ["member_id", "founding", "founde
 /// The members of the previous generation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PreviousMembers<'a> {
-    /// Every live member, once, with at least [`PREVIOUS_MEMBER_COLUMNS`].
+    /// Every live member whose records are given, once, with at least [`PREVIOUS_MEMBER_COLUMNS`].
     pub members: &'a [RecordBatch],
+    /// Every live member, of whom nothing but the ids is read.
+    pub everyone: &'a [RecordBatch],
     /// Ids that were forwarded to others, ever.
     pub forwarded: &'a [MemberId],
+}
+
+impl PreviousMembers<'_> {
+    /// Every id that is taken: nobody else may ever have it.
+    fn each_id(&self, mut give: impl FnMut(u128)) -> Result<(), StateError> {
+        for batch in self.everyone {
+            let ids = sixteens_of(batch, MEMBERS, "member_id")?;
+            all_sixteen(ids).for_each(&mut give);
+        }
+        self.forwarded.iter().for_each(|id| give(id.as_u128()));
+        Ok(())
+    }
 }
 
 /// The members of the new generation and what changed.
@@ -191,7 +214,7 @@ pub fn identify(
     previous: PreviousMembers,
     recompute: bool,
 ) -> Result<Identified, StateError> {
-    let keys = KeyColumns::new(&resolved, config, lookup)?;
+    let keys = KeyColumns::new(resolved.input.chunks, config, lookup)?;
     let mut reasons = resolved.reason.clone();
     let usable = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE && reasons[*record] == 0);
     let usable = usable.map(|record| record as u32).collect::<Vec<_>>();
@@ -223,17 +246,17 @@ pub fn identify(
 
 /// The values of keys other than the phone, hashed, and of names where the policy needs them. By
 /// chunk; `None` where the chunk lacks the column.
-struct KeyColumns {
+pub(crate) struct KeyColumns {
     joins_by_phone: bool,
     names: Vec<Option<StringArray>>,
-    others: Vec<Vec<Option<StringArray>>>,
+    pub(crate) others: Vec<Vec<Option<StringArray>>>,
     lookup: Lookup,
 }
 
 impl KeyColumns {
-    fn new(resolved: &Resolved, config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
+    pub(crate) fn new(chunks: &[Chunk], config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
         let column = |name: &str| {
-            let chunks = resolved.input.chunks.iter().map(|chunk| {
+            let chunks = chunks.iter().map(|chunk| {
                 let array = chunk.batch.column_by_name(name);
                 array.map(|array| Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())).transpose()
             });
@@ -247,7 +270,7 @@ impl KeyColumns {
         })
     }
 
-    fn hash(&self, column: &[Option<StringArray>], (chunk, row): (usize, usize)) -> Option<u128> {
+    pub(crate) fn hash(&self, column: &[Option<StringArray>], (chunk, row): (usize, usize)) -> Option<u128> {
         let texts = column[chunk].as_ref()?;
         texts.is_valid(row).then(|| self.lookup.row_hash(texts.value(row).as_bytes()))
     }
@@ -463,11 +486,9 @@ struct Before {
     founded_at: Vec<Option<i64>>,
     epoch: Vec<u32>,
     hash: Vec<u128>,
-    /// Members of the previous table without records, and every other id that is taken.
-    others: HashSet<u128>,
     without_records: Vec<MemberId>,
-    /// The previous members by id, once anybody asks.
-    table: OnceCell<KeyTable>,
+    /// All ids that are taken, once anybody asks.
+    taken: OnceCell<KeySet>,
 }
 
 impl Before {
@@ -485,9 +506,8 @@ impl Before {
             founded_at: vec![None; count],
             epoch: vec![0; count],
             hash: vec![0; count],
-            others: previous.forwarded.iter().map(|id| id.as_u128()).collect(),
             without_records: Vec::new(),
-            table: OnceCell::new(),
+            taken: OnceCell::new(),
         };
         let mut found = vec![false; count];
         for batch in previous.members {
@@ -498,9 +518,7 @@ impl Before {
             for row in 0..batch.num_rows() {
                 // Those in the assignments have the first numbers.
                 let Some(member) = numbers.next().map(|number| *number as usize).filter(|number| *number < count) else {
-                    let id = sixteen(ids, row);
-                    before.others.insert(id);
-                    before.without_records.push(MemberId::from_u128(id));
+                    before.without_records.push(MemberId::from_u128(sixteen(ids, row)));
                     continue;
                 };
                 found[member] = true;
@@ -517,13 +535,13 @@ impl Before {
     }
 
     /// Whether nobody has this id. For the few that have to be tried one by one.
-    fn is_free(&self, resolved: &Resolved, id: MemberId) -> bool {
-        let table = self.table.get_or_init(|| {
-            let mut table = KeyTable::with_capacity(resolved.members.len());
-            resolved.members.iter().for_each(|id| _ = table.insert(*id));
-            table
-        });
-        !self.others.contains(&id.as_u128()) && table.find(id.as_u128()).is_none()
+    fn is_free(&self, previous: &PreviousMembers, id: MemberId) -> Result<bool, StateError> {
+        if self.taken.get().is_none() {
+            let mut taken = KeySet::default();
+            previous.each_id(|id| _ = taken.insert(id))?;
+            return Ok(!self.taken.get_or_init(|| taken).contains(id.as_u128()));
+        }
+        Ok(self.taken.get().is_some_and(|taken| !taken.contains(id.as_u128())))
     }
 
     /// The order in which members were founded: a founding record without a time comes last.
@@ -553,7 +571,7 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
         }
         removed.push(id);
     }
-    let new_ids = new_ids(resolved, sets, &taken_from, &before, lookup);
+    let new_ids = new_ids(resolved, sets, &taken_from, &before, &previous, lookup)?;
     let mut members = Members::default();
     let mut splits = Vec::new();
     let mut left = Vec::new();
@@ -623,7 +641,14 @@ fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
 }
 
 /// The id and epoch of each set that took none.
-fn new_ids(resolved: &Resolved, sets: &Sets, taken_from: &[u32], before: &Before, lookup: &Lookup) -> Vec<Option<(MemberId, u32)>> {
+fn new_ids(
+    resolved: &Resolved,
+    sets: &Sets,
+    taken_from: &[u32],
+    before: &Before,
+    previous: &PreviousMembers,
+    lookup: &Lookup,
+) -> Result<Vec<Option<(MemberId, u32)>>, StateError> {
     let id_of = |set: usize, epoch: u32| {
         let founding = sets.founding[set];
         let created = resolved.rows.created[founding as usize].to_be_bytes();
@@ -634,27 +659,33 @@ fn new_ids(resolved: &Resolved, sets: &Sets, taken_from: &[u32], before: &Before
     let new = (0..sets.len()).filter(|set| taken_from[*set] == NONE).collect::<Vec<_>>();
     let ids = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| id_of(*set, 0));
     let mut given = vec![None; sets.len()];
-    let taken = taken(resolved, before, &ids);
+    let taken = taken(previous, &ids)?;
     for ((set, id), taken) in new.into_iter().zip(ids).zip(taken) {
-        given[set] = if taken {
-            (1..=u32::MAX).map(|epoch| (id_of(set, epoch), epoch)).find(|(id, _)| before.is_free(resolved, *id))
-        } else {
-            Some((id, 0))
-        };
+        let mut free = (id, 0);
+        if taken {
+            while !before.is_free(previous, free.0)? {
+                free = (id_of(set, free.1 + 1), free.1 + 1);
+            }
+        }
+        given[set] = Some(free);
     }
-    given
+    Ok(given)
 }
 
 /// Which of these ids belong to somebody already.
-fn taken(resolved: &Resolved, before: &Before, ids: &[MemberId]) -> Vec<bool> {
-    if ids.is_empty() || (resolved.members.is_empty() && before.others.is_empty()) {
-        return vec![false; ids.len()];
+fn taken(previous: &PreviousMembers, ids: &[MemberId]) -> Result<Vec<bool>, StateError> {
+    if ids.is_empty() || (previous.everyone.is_empty() && previous.forwarded.is_empty()) {
+        return Ok(vec![false; ids.len()]);
     }
-    let others = before.others.iter().copied().collect::<Vec<_>>();
-    let ids = ids.iter().map(|id| id.as_u128()).collect::<Vec<_>>();
-    let Numbering { of, first } = number(&[&resolved.members, &others, &ids]);
-    let known = resolved.members.len() + others.len();
-    of[known..].iter().map(|number| (first[*number as usize] as usize) < known).collect()
+    let mut wanted = KeySet::with_capacity(ids.len());
+    let numbers = ids.iter().map(|id| wanted.number(id.as_u128())).collect::<Vec<_>>();
+    let mut taken = vec![false; wanted.len()];
+    previous.each_id(|id| {
+        if let Some(number) = wanted.find(id) {
+            taken[number as usize] = true;
+        }
+    })?;
+    Ok(numbers.into_iter().map(|number| taken[number as usize]).collect())
 }
 
 /// Sets whose records are not those of the member that they take the id of, or have other content.

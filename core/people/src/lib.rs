@@ -5,11 +5,13 @@
 //! 1. [`normalise`]: a source's batch to records: typed columns, a usable phone or the reason why
 //!    there is none, a record key and a content hash.
 //! 2. [`pull`]: which of the pulled rows are new, changed, unchanged, superseded or deleted.
-//! 3. [`identity`]: which records are one member, and the member's id.
-//! 4. [`golden`]: the member's columns, each by its survivorship rule. [`explain`] says which record
+//! 3. [`scope`]: which records can have another outcome than before.
+//! 4. [`identity`]: which records are one member, and the member's id.
+//! 5. [`golden`]: the member's columns, each by its survivorship rule. [`explain`] says which record
 //!    each value came from.
 
 mod cast;
+mod matching;
 mod moment;
 mod numbering;
 mod rowhash;
@@ -24,11 +26,13 @@ pub mod identity;
 pub mod normalise;
 pub mod phone;
 pub mod pull;
+pub mod scope;
 
 pub use explain::{Explained, explain};
 pub use golden::{Golden, GoldenColumn, GoldenError, GoldenPlan, Loaded, golden};
 pub use identity::{Identified, IdentityConfig, Members, PreviousMembers, SharedPhonePolicy, assignment_schema, identify, index_columns};
-pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Unit};
+pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Split, Unit};
 pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
-pub use pull::{Chunk, Deletions, Known, Pull, PullInput, Resolved, SourceCounts, Split};
+pub use pull::{Chunk, Deletions, Known, Pull, PullInput, Resolved, SourceCounts};
+pub use scope::{Scope, Settled, key_columns, narrow};
 pub use table::StateError;

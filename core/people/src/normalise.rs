@@ -8,20 +8,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder, UInt64Array, UInt64Builder, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder, UInt64Array, UInt64Builder, new_null_array,
 };
-use arrow::buffer::Buffer;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use jiff::tz::TimeZone;
 use reunion_keys::Lookup;
-use reunion_model::record::{self, own_fields};
+use reunion_model::record::{self, PHONE, own_fields};
 use reunion_model::schema::{ColumnType, canonical};
-use reunion_model::{Purpose, Reason};
+use reunion_model::{Purpose, Reason, RecordKey};
 
 use crate::cast::{Cast, Nulled, text, trim};
 use crate::phone::PhoneRules;
+use crate::pull::Known;
 use crate::rowhash;
+use crate::table::{sixteen, sixteens};
 
 /// How a source's rows become records.
 #[derive(Debug, Clone)]
@@ -204,6 +206,17 @@ pub struct Normalised {
     pub nulls: Vec<ColumnNulls>,
 }
 
+/// A batch parted by what is known.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// Records for the rows that are new or not as they were, in the rows' order.
+    pub changed: Normalised,
+    /// Keys of the others, in the rows' order, a key as often as it came.
+    pub seen: Vec<RecordKey>,
+    /// Of those that were seen, the cells that do not fit their columns, by column.
+    pub unfit_seen: BTreeMap<String, u64>,
+}
+
 /// Turns the batches of one source into records.
 #[derive(Debug, Clone)]
 pub struct Normaliser {
@@ -218,6 +231,10 @@ pub struct Normaliser {
     /// By the name of our column, sorted: name, index in the input, how to cast.
     columns: Vec<(String, usize, Cast)>,
     hash_prefix: [u8; 16],
+    /// The columns of the input that are read.
+    read: Vec<usize>,
+    /// Stands for everything but the row that makes a record of it.
+    row_prefix: [u8; 16],
 }
 
 #[derive(Debug, Clone)]
@@ -285,7 +302,57 @@ impl Normaliser {
         let typed = casts.iter().map(|(name, _, cast)| Field::new(name, cast.kind.arrow(), true));
         let output = Arc::new(Schema::new(own_fields().into_iter().chain(typed).collect::<Vec<_>>()));
         let hash_prefix = rowhash::prefix(&lookup, casts.iter().map(|(name, _, cast)| (name.as_str(), cast.kind)));
-        Ok(Self { source, lookup, phones, input: Arc::new(input.clone()), output, ids, phone, columns: casts, hash_prefix })
+        let mut normaliser = Self {
+            source,
+            lookup,
+            phones,
+            input: Arc::new(input.clone()),
+            output,
+            ids,
+            phone,
+            columns: casts,
+            hash_prefix,
+            read: Vec::new(),
+            row_prefix: [0; 16],
+        };
+        normaliser.read = normaliser.columns_read();
+        normaliser.row_prefix = normaliser.terms();
+        Ok(normaliser)
+    }
+
+    /// The columns of the input that say something about a record, each once, in an order that does not
+    /// depend on the source's.
+    fn columns_read(&self) -> Vec<usize> {
+        let of_id = match &self.ids {
+            Ids::Column(at) => vec![*at],
+            Ids::Key(parts) => parts.iter().filter_map(|part| if let KeyPart::Input(at) = part { Some(*at) } else { None }).collect(),
+        };
+        let others = self.phone.iter().map(|(at, _)| *at).chain(self.columns.iter().map(|(_, at, _)| *at));
+        let mut read: Vec<usize> = Vec::new();
+        for at in of_id.into_iter().chain(others) {
+            if !read.contains(&at) {
+                read.push(at);
+            }
+        }
+        read
+    }
+
+    /// A hash of everything that decides what becomes of a row: the source, the plan, the phone rules, and
+    /// this program's version, so that what a new version reads better is read again.
+    fn terms(&self) -> [u8; 16] {
+        let place = |at: usize| format!("{} {}", self.input.field(at).name(), self.input.field(at).data_type());
+        let columns = self.columns.iter().map(|(name, at, cast)| format!("{name} {} {cast:?}", place(*at))).collect::<Vec<_>>();
+        let ids = match &self.ids {
+            Ids::Column(at) => format!("column {}", place(*at)),
+            Ids::Key(parts) => {
+                let part = |part: &KeyPart| if let KeyPart::Input(at) = part { place(*at) } else { PHONE.to_owned() };
+                format!("key {}", parts.iter().map(part).collect::<Vec<_>>().join(", "))
+            }
+        };
+        let phone = self.phone.as_ref().map(|(at, words)| format!("{} {words:?}", place(*at)));
+        let rest = format!("{ids}\n{phone:?}\n{:?}", self.phones);
+        let parts = [env!("CARGO_PKG_VERSION"), &self.source, &rest].into_iter().chain(columns.iter().map(String::as_str));
+        self.lookup.id("what makes a record of a row", &parts.map(str::as_bytes).collect::<Vec<_>>())
     }
 
     /// The columns of the records: the row's own, then ours by name.
@@ -304,7 +371,49 @@ impl Normaliser {
     /// Where the batch is not of the schema that the normaliser was made for.
     pub fn batch(&self, batch: &RecordBatch) -> Result<Normalised, NormaliseError> {
         self.check_schema(batch.schema_ref())?;
-        self.normalise(batch).map_err(|error| self.arrow(error))
+        let work = || self.normalise(batch, &self.row_hashes(batch)?);
+        work().map_err(|error| self.arrow(error))
+    }
+
+    /// The records of those rows of a batch that are not known as they are.
+    ///
+    /// # Errors
+    /// As [`Normaliser::batch`].
+    pub fn split(&self, batch: &RecordBatch, known: &Known) -> Result<Split, NormaliseError> {
+        self.check_schema(batch.schema_ref())?;
+        self.part(batch, known).map_err(|error| self.arrow(error))
+    }
+
+    fn part(&self, batch: &RecordBatch, known: &Known) -> Result<Split, ArrowError> {
+        let hashes = self.row_hashes(batch)?;
+        let mut seen = Seen::default();
+        let is_new = hashes.iter().map(|hash| !seen.take(known, *hash)).collect::<Vec<_>>();
+        let changed = if seen.keys.is_empty() {
+            self.normalise(batch, &hashes)?
+        } else {
+            let hashes = hashes.into_iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(hash, _)| hash).collect::<Vec<_>>();
+            self.normalise(&filter_record_batch(batch, &BooleanArray::from(is_new))?, &hashes)?
+        };
+        Ok(Split { changed, seen: seen.keys, unfit_seen: seen.unfit })
+    }
+
+    /// A hash of each row as the source gave it, and of the terms on which it is read.
+    fn row_hashes(&self, batch: &RecordBatch) -> Result<Vec<u128>, ArrowError> {
+        let columns = self.read.iter().map(|at| rowhash::hashable(batch.column(*at))).collect::<Result<Vec<_>, _>>()?;
+        Ok(rowhash::row_hashes(&self.lookup, self.row_prefix, &columns, batch.num_rows()))
+    }
+
+    /// Those of [`Normaliser::rejected`] rows that are not known as they are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn split_rejected(&self, batch: &RecordBatch, known: &Known) -> Result<Split, NormaliseError> {
+        let records = self.rejected(batch)?;
+        let mut seen = Seen::default();
+        let hashes = records.column_by_name(record::ROW_HASH).expect("records have row hashes").as_fixed_size_binary();
+        let is_new = (0..records.num_rows()).map(|row| Some(!seen.take(known, sixteen(hashes, row)))).collect::<BooleanArray>();
+        let records = filter_record_batch(&records, &is_new).map_err(|error| self.arrow(error))?;
+        Ok(Split { changed: Normalised { records, nulls: Vec::new() }, seen: seen.keys, unfit_seen: seen.unfit })
     }
 
     /// Records for rows that the source could not read, given as
@@ -329,7 +438,10 @@ impl Normaliser {
         let rows = batch.num_rows();
         let typed = self.columns.iter().map(|(_, _, cast)| new_null_array(&cast.kind.arrow(), rows)).collect();
         let outcome = Outcome { reasons, phones: UInt64Array::new_null(rows), raw: details.clone() };
-        self.assemble(locations.clone(), outcome, typed, true).map_err(|error| self.arrow(error))
+        let prefix = self.lookup.id("a row that could not be read", &[&self.row_prefix]);
+        let hashes = rowhash::row_hashes(&self.lookup, prefix, batch.columns(), rows);
+        let unfit = StringArray::new_null(rows);
+        self.assemble(locations.clone(), outcome, typed, &hashes, unfit, true).map_err(|error| self.arrow(error))
     }
 
     fn arrow(&self, error: ArrowError) -> NormaliseError {
@@ -349,12 +461,15 @@ impl Normaliser {
         Err(NormaliseError::SchemaChanged { name: self.source.clone(), detail })
     }
 
-    fn normalise(&self, batch: &RecordBatch) -> Result<Normalised, ArrowError> {
+    fn normalise(&self, batch: &RecordBatch, row_hashes: &[u128]) -> Result<Normalised, ArrowError> {
         let rows = batch.num_rows();
         let mut nulls = Vec::new();
+        let mut unfit = Unfit::default();
         let mut typed = Vec::with_capacity(self.columns.len());
         for (name, at, cast) in &self.columns {
-            let (array, Nulled { not_cast, never }) = cast.apply(batch.column(*at))?;
+            let (array, Nulled { not_cast, never, .. }) = cast.apply(batch.column(*at))?;
+            unfit.add(name, &not_cast);
+            let not_cast = not_cast.len() as u64;
             if not_cast + never > 0 {
                 nulls.push(ColumnNulls { column: name.clone(), not_cast, never });
             }
@@ -374,7 +489,7 @@ impl Normaliser {
         };
         let ids = self.record_ids(batch, cells.as_ref().map(|(cells, _)| cells), &outcome.phones)?;
         outcome.refuse_missing(&ids);
-        Ok(Normalised { records: self.assemble(ids, outcome, typed, false)?, nulls })
+        Ok(Normalised { records: self.assemble(ids, outcome, typed, row_hashes, unfit.column(rows), false)?, nulls })
     }
 
     fn phones_of(&self, cells: &StringArray, words: &BTreeMap<String, String>) -> Outcome {
@@ -432,14 +547,22 @@ impl Normaliser {
 
     /// Puts the columns together. The keys of rejected rows and of rows without an id are made of
     /// texts that no id can be: a location after U+0001, the row's hash after U+0002.
-    fn assemble(&self, ids: StringArray, outcome: Outcome, typed: Vec<ArrayRef>, rejected: bool) -> Result<RecordBatch, ArrowError> {
+    fn assemble(
+        &self,
+        ids: StringArray,
+        outcome: Outcome,
+        typed: Vec<ArrayRef>,
+        row_hashes: &[u128],
+        unfit: StringArray,
+        rejected: bool,
+    ) -> Result<RecordBatch, ArrowError> {
         let rows = outcome.reasons.len();
         let mut reasons = StringBuilder::with_capacity(rows, 0);
         outcome.reasons.iter().for_each(|reason| reasons.append_option(reason.map(Reason::code)));
         let own: [ArrayRef; 4] = [Arc::new(ids.clone()), Arc::new(reasons.finish()), Arc::new(outcome.phones), Arc::new(outcome.raw)];
-        let hashed = own.into_iter().chain(typed).collect::<Vec<_>>();
-        let hashes = rowhash::row_hashes(&self.lookup, self.hash_prefix, &hashed, rows);
-        let mut keys = Vec::with_capacity(rows * 16);
+        let said = own.iter().chain(&typed).cloned().collect::<Vec<_>>();
+        let hashes = rowhash::row_hashes(&self.lookup, self.hash_prefix, &said, rows);
+        let mut keys = Vec::with_capacity(rows);
         let mut buffer = Vec::new();
         for (row, hash) in hashes.iter().enumerate() {
             let key = match ids.value(row) {
@@ -447,11 +570,55 @@ impl Normaliser {
                 location if rejected => self.lookup.record(&self.source, &format!("\u{1}{location}")),
                 id => self.lookup.record_in(&mut buffer, &self.source, id),
             };
-            keys.extend_from_slice(&key.0);
+            keys.push(key.as_u128());
         }
-        let hashes = hashes.iter().flat_map(|hash| hash.to_be_bytes()).collect::<Vec<_>>();
-        let columns = [sixteens(keys)?, sixteens(hashes)?].into_iter().chain(hashed).collect();
-        RecordBatch::try_new(self.schema(), columns)
+        let before = [sixteens(keys)?, sixteens(hashes)?];
+        let after: [ArrayRef; 2] = [sixteens(row_hashes.iter().copied())?, Arc::new(unfit)];
+        RecordBatch::try_new(self.schema(), before.into_iter().chain(own).chain(after).chain(typed).collect())
+    }
+}
+
+/// Rows that are known as they are.
+#[derive(Default)]
+struct Seen {
+    keys: Vec<RecordKey>,
+    /// Where the next row probably is among those known.
+    next: usize,
+    unfit: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// Notes a row where it is known; whether it is.
+    fn take(&mut self, known: &Known, row_hash: u128) -> bool {
+        let Some(row) = known.find(row_hash, &mut self.next) else { return false };
+        self.keys.push(row.key);
+        for column in row.unfit.iter().flat_map(|columns| columns.split(',')) {
+            *self.unfit.entry(column.to_owned()).or_default() += 1;
+        }
+        true
+    }
+}
+
+/// The columns of each row whose cells do not fit.
+#[derive(Default)]
+struct Unfit(BTreeMap<u32, String>);
+
+impl Unfit {
+    fn add(&mut self, column: &str, rows: &[u32]) {
+        for row in rows {
+            let columns = self.0.entry(*row).or_default();
+            if !columns.is_empty() {
+                columns.push(',');
+            }
+            columns.push_str(column);
+        }
+    }
+
+    fn column(self, rows: usize) -> StringArray {
+        if self.0.is_empty() {
+            return StringArray::new_null(rows);
+        }
+        (0..rows as u32).map(|row| self.0.get(&row)).collect()
     }
 }
 
@@ -473,10 +640,6 @@ impl Outcome {
         }
         self.phones = self.phones.iter().zip(ids).map(|(phone, id)| phone.filter(|_| id != Some(""))).collect();
     }
-}
-
-fn sixteens(bytes: Vec<u8>) -> Result<ArrayRef, ArrowError> {
-    Ok(Arc::new(FixedSizeBinaryArray::try_new(16, Buffer::from_vec(bytes), None)?))
 }
 
 fn hex(bytes: &[u8; 16]) -> String {
@@ -585,7 +748,20 @@ mod tests {
         let names = records.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
         assert_eq!(
             names,
-            ["record_key", "content_hash", "record_id", "reason", "phone", "raw", "name", "total_spent", "updated_at", "welcome_note"]
+            [
+                "record_key",
+                "content_hash",
+                "record_id",
+                "reason",
+                "phone",
+                "raw",
+                "row_hash",
+                "unfit",
+                "name",
+                "total_spent",
+                "updated_at",
+                "welcome_note"
+            ]
         );
         let some = |texts: [&str; 5]| texts.map(|text| (text != "-").then(|| text.to_owned())).to_vec();
         assert_eq!(column_texts(&records, "record_id"), some(["A1", "A2", "A3", "", "A5"]));
@@ -595,6 +771,7 @@ mod tests {
         assert_eq!(column_texts(&records, "name"), some(["张三", "李四", "-", "x", "-"]));
         assert_eq!(column_texts(&records, "updated_at"), some(["2026-03-25T10:11:12Z", "2026-03-25T10:11:12Z", "-", "-", "-"]));
         assert_eq!(column_texts(&records, "total_spent"), some(["1.50", "-", "3.00", "-", "4.00"]));
+        assert_eq!(column_texts(&records, "unfit"), some(["-", "total_spent", "updated_at", "-", "-"]));
         let count = |column: &str, not_cast, never| ColumnNulls { column: column.into(), not_cast, never };
         assert_eq!(nulls, [count("total_spent", 1, 0), count("updated_at", 1, 1)]);
         let key = lookup().record("pos", "A2");
@@ -639,8 +816,100 @@ mod tests {
             ("mobile", Arc::new(Int64Array::from(vec![13_912_345_678]))),
         ])
         .unwrap();
-        let records = |batch: &RecordBatch| normaliser(plan(&COLUMNS[..1]), &batch.schema()).batch(batch).unwrap().records;
+        let records = |batch: &RecordBatch| {
+            let mut records = normaliser(plan(&COLUMNS[..1]), &batch.schema()).batch(batch).unwrap().records;
+            // Of what the source gave, which is not the same.
+            records.remove_column(records.schema().index_of("row_hash").unwrap());
+            records
+        };
         assert_eq!(records(&cells), records(&typed));
+    }
+
+    #[test]
+    fn rows_that_come_again_as_they_were_are_seen_and_not_read_again() {
+        let input = sample();
+        let reader = normaliser(plan(&COLUMNS), &input.schema());
+        let whole = reader.batch(&input).unwrap();
+        let known = Known::new([&whole.records]).unwrap();
+        let again = reader.split(&input, &known).unwrap();
+        let keys = column(&whole.records, "record_key").as_fixed_size_binary();
+        assert_eq!(again.seen, keys.iter().flatten().filter_map(RecordKey::from_slice).collect::<Vec<_>>());
+        assert_eq!(again.unfit_seen, [("total_spent".to_owned(), 1), ("updated_at".to_owned(), 1)].into());
+        assert_eq!(again.changed.records.num_rows(), 0);
+        // In another order, one of them changed, one twice.
+        let mut columns = input.columns().to_vec();
+        columns[2] = Arc::new(StringArray::from(vec![Some("张三"), Some(" 李四 "), Some("王五"), Some("x"), Some("")]));
+        let other = RecordBatch::try_new(input.schema(), columns).unwrap();
+        let order = arrow::array::UInt32Array::from(vec![4, 2, 0, 0, 3, 1]);
+        let other = arrow::compute::take_record_batch(&other, &order).unwrap();
+        let split = reader.split(&other, &known).unwrap();
+        assert_eq!(column_texts(&split.changed.records, "record_id"), [Some("A3".to_owned())]);
+        assert_eq!(split.changed.records, reader.batch(&other.slice(1, 1)).unwrap().records);
+        let seen = [4, 0, 0, 3, 1].map(|row| RecordKey::from_slice(keys.value(row)).unwrap());
+        assert_eq!(split.seen, seen);
+        assert_eq!(split.unfit_seen, [("total_spent".to_owned(), 1)].into());
+    }
+
+    #[test]
+    fn what_makes_a_record_of_a_row_counts_in_its_hash() {
+        let input = sample();
+        let reader = normaliser(plan(&COLUMNS), &input.schema());
+        let known = Known::new([&reader.batch(&input).unwrap().records]).unwrap();
+        let seen = |other: Normaliser, input: &RecordBatch| other.split(input, &known).unwrap().seen.len();
+        assert_eq!(seen(normaliser(plan(&COLUMNS), &input.schema()), &input), 5);
+        let words = |plan: &mut SourcePlan| _ = plan.columns[1].values.insert("x".into(), "y".into());
+        let changes: [&dyn Fn(&mut SourcePlan); 5] = [
+            &words,
+            &|plan| plan.source = "till".into(),
+            &|plan| plan.columns[3].unit = Some(Unit::Fen),
+            &|plan| plan.columns[2].timezone = Some(TimeZone::UTC),
+            &|plan| plan.record_id = RecordIdRule::Key(vec!["card".into()]),
+        ];
+        for change in changes {
+            let mut plan = plan(&COLUMNS);
+            change(&mut plan);
+            assert_eq!(seen(normaliser(plan, &input.schema()), &input), 0);
+        }
+        let placeholders = PhoneRules::new(Some(&["13912345678".into()]), &[], &[]).unwrap();
+        assert_eq!(seen(Normaliser::new(plan(&COLUMNS), placeholders, lookup(), &input.schema()).unwrap(), &input), 0);
+        // A column that nobody reads does not count, nor where a column stands.
+        let mut columns = input.columns().to_vec();
+        columns[6] = Arc::new(StringArray::from(vec!["exported today"; 5]));
+        let dated = RecordBatch::try_new(input.schema(), columns).unwrap();
+        assert_eq!(seen(reader.clone(), &dated), 5);
+        let turned = input.project(&[6, 5, 4, 3, 2, 1, 0]).unwrap();
+        assert_eq!(seen(normaliser(plan(&COLUMNS), &turned.schema()), &turned), 5);
+    }
+
+    #[test]
+    fn columns_of_every_type_are_hashed() {
+        use arrow::array::{BooleanArray, Date32Array, DictionaryArray, Float64Array, Int8Array, LargeStringArray, TimestampSecondArray};
+        let dictionary: DictionaryArray<Int32Type> = [Some("a"), Some("b")].into_iter().collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int8Array::from(vec![1, 2])),
+            Arc::new(Float64Array::from(vec![1.0, 1.5])),
+            Arc::new(LargeStringArray::from(vec!["a", "b"])),
+            Arc::new(TimestampSecondArray::from(vec![1, 2]).with_timezone("UTC")),
+            Arc::new(Date32Array::from(vec![1, 2])),
+            Arc::new(BooleanArray::from(vec![true, false])),
+            Arc::new(dictionary),
+        ];
+        for array in columns {
+            let hashed = rowhash::hashable(&array).unwrap();
+            let hashes = rowhash::row_hashes(&lookup(), [0; 16], &[hashed], 2);
+            assert_ne!(hashes[0], hashes[1], "{}", array.data_type());
+        }
+    }
+
+    #[test]
+    fn rejected_rows_are_seen_too() {
+        let reader = normaliser(plan(&COLUMNS), &sample().schema());
+        let cells = ["pos.csv:17", "row_ragged", "3 cells"].map(|cell| Arc::new(StringArray::from(vec![cell])) as ArrayRef);
+        let rejected = RecordBatch::try_new(reunion_model::plugin::rejected_schema(), cells.to_vec()).unwrap();
+        let first = reader.split_rejected(&rejected, &Known::default()).unwrap();
+        assert_eq!((first.changed.records.num_rows(), first.seen.len()), (1, 0));
+        let again = reader.split_rejected(&rejected, &Known::new([&first.changed.records]).unwrap()).unwrap();
+        assert_eq!((again.changed.records.num_rows(), again.seen.len()), (0, 1));
     }
 
     #[test]

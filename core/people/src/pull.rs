@@ -2,8 +2,8 @@
 //! record counts.
 //!
 //! The state holds records in *chunks*, oldest to newest; of a record that stands in several, the
-//! version at the last position counts. While a source is read, [`Known`] drops rows that did not
-//! change; the run then gets the new chunks and the keys of the rows that were seen unchanged.
+//! version at the last position counts. While a source is read, [`Known`] tells rows that come as they were,
+//! of which nothing is kept but that they were seen; the run gets the new chunks and the keys of those.
 //!
 //! Of equal record ids within one pull the greatest (updated_at, content hash) counts; of several
 //! pulls in one run the latest that has the record. Where that is not the version at the last
@@ -12,93 +12,78 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow::array::{Array, BooleanArray, FixedSizeBinaryArray, RecordBatch, StringArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, FixedSizeBinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt64Type;
-use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
+use hashbrown::HashMap;
+use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY, ROW_HASH, UNFIT};
 use reunion_model::{MemberId, Reason, RecordKey};
 use serde::Serialize;
 
 use crate::numbering::{Numbering, number};
-use crate::table::{KeyTable, NONE, StateError, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of};
+use crate::scope::Settled;
+use crate::table::{
+    KeyTable, NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of,
+};
 
 /// Members hold their sources as bits of one word.
 pub const SOURCES_MAX: usize = 64;
-const RECORDS: &str = "records";
+pub(crate) const RECORDS: &str = "records";
 const ASSIGNMENTS: &str = "assignments";
 
-/// The content hash of every live record of one source: 36 bytes a record.
+/// The rows of one source that live, by the hash of what the source gave: 36 bytes a record.
 #[derive(Debug, Default)]
 pub struct Known {
+    /// By row hash, in the order in which the rows were stored, which is mostly that in which they come again.
     table: KeyTable,
-    hashes: Vec<u128>,
+    keys: Vec<RecordKey>,
+    /// The columns that do not fit, of the few rows that have any.
+    unfit: HashMap<u32, Box<str>>,
 }
 
-/// A batch of records parted by what is known.
-#[derive(Debug, Clone)]
-pub struct Split {
-    /// New and changed records, to be stored.
-    pub changed: RecordBatch,
-    /// Keys of the others, in the rows' order, a key as often as it came.
-    pub seen: Vec<RecordKey>,
+/// A row that is known.
+pub(crate) struct KnownRow<'a> {
+    /// Its record.
+    pub(crate) key: RecordKey,
+    /// Its columns that do not fit, with commas between them.
+    pub(crate) unfit: Option<&'a str>,
 }
 
 impl Known {
-    /// What the live records of a source are, given as batches with at least the record key and the
-    /// content hash, oldest to newest: of equal keys the last counts.
+    /// The columns of records that it is made of.
+    pub const COLUMNS: [&str; 3] = [RECORD_KEY, ROW_HASH, UNFIT];
+
+    /// What the live records of a source are, given as batches with at least [`Known::COLUMNS`]. Batches of
+    /// a version that had no row hashes know nothing.
     ///
     /// # Errors
-    /// Where a batch lacks one of the columns.
-    pub fn new<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<Self, StateError> {
-        let mut known = Self::default();
-        for batch in batches {
-            let (keys, hashes) = (sixteens_of(batch, RECORDS, RECORD_KEY)?, sixteens_of(batch, RECORDS, CONTENT_HASH)?);
-            for row in 0..batch.num_rows() {
-                let (at, new) = known.table.insert(sixteen(keys, row));
-                let hash = sixteen(hashes, row);
-                if new { known.hashes.push(hash) } else { known.hashes[at as usize] = hash }
+    /// Where a column has another type.
+    pub fn new<'a>(batches: impl IntoIterator<Item = &'a RecordBatch> + Clone) -> Result<Self, StateError> {
+        let count = batches.clone().into_iter().map(RecordBatch::num_rows).sum();
+        let mut known = Self { table: KeyTable::with_capacity(count), keys: Vec::with_capacity(count), unfit: HashMap::new() };
+        for batch in batches.into_iter().filter(|batch| batch.column_by_name(ROW_HASH).is_some()) {
+            let (keys, hashes) = (sixteens_of(batch, RECORDS, RECORD_KEY)?, sixteens_of(batch, RECORDS, ROW_HASH)?);
+            let unfit = texts_of(batch, RECORDS, UNFIT)?;
+            for row in (0..batch.num_rows()).filter(|row| hashes.is_valid(*row)) {
+                // A hash that is there twice is of the same row, whose record it is in either place.
+                if let (at, true) = known.table.insert(sixteen(hashes, row)) {
+                    known.keys.push(RecordKey::from_u128(sixteen(keys, row)));
+                    if unfit.is_valid(row) {
+                        known.unfit.insert(at, unfit.value(row).into());
+                    }
+                }
             }
         }
         Ok(known)
     }
 
-    /// Records known.
-    pub fn len(&self) -> usize {
-        self.hashes.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.hashes.is_empty()
-    }
-
-    /// Whether the record is there with this content.
+    /// The row with this hash. `next` is where it probably is: behind the one that was asked for before.
     #[inline]
-    pub fn is_unchanged(&self, key: RecordKey, content_hash: u128) -> bool {
-        self.table.find(key.as_u128()).is_some_and(|at| self.hashes[at as usize] == content_hash)
-    }
-
-    /// Parts a batch of records. Where all are new the batch is shared, not copied.
-    ///
-    /// # Errors
-    /// Where the batch has no record keys or content hashes.
-    pub fn split(&self, batch: &RecordBatch) -> Result<Split, StateError> {
-        if self.is_empty() {
-            return Ok(Split { changed: batch.clone(), seen: Vec::new() });
-        }
-        let (keys, hashes) = (sixteens_of(batch, RECORDS, RECORD_KEY)?, sixteens_of(batch, RECORDS, CONTENT_HASH)?);
-        let mut seen = Vec::new();
-        let changed = (0..batch.num_rows()).map(|row| {
-            let key = RecordKey::from_u128(sixteen(keys, row));
-            let unchanged = self.is_unchanged(key, sixteen(hashes, row));
-            if unchanged {
-                seen.push(key);
-            }
-            Some(!unchanged)
-        });
-        let changed = changed.collect::<BooleanArray>();
-        let changed = if seen.is_empty() { batch.clone() } else { filter_record_batch(batch, &changed)? };
-        Ok(Split { changed, seen })
+    pub(crate) fn find(&self, row_hash: u128, next: &mut usize) -> Option<KnownRow<'_>> {
+        let is_next = self.table.keys.get(*next) == Some(&row_hash);
+        let at = if is_next { *next as u32 } else { self.table.find(row_hash)? };
+        *next = at as usize + 1;
+        let unfit = if self.unfit.is_empty() { None } else { self.unfit.get(&at).map(AsRef::as_ref) };
+        Some(KnownRow { key: self.keys[at as usize], unfit })
     }
 }
 
@@ -128,6 +113,12 @@ pub struct Pull {
     pub keyed: bool,
 }
 
+impl Pull {
+    pub(crate) fn clone_without_seen(&self) -> Self {
+        Self { chunks: self.chunks.clone(), seen: Vec::new(), ..*self }
+    }
+}
+
 /// What [`Resolved::new`] works on.
 #[derive(Debug, Clone, Copy)]
 pub struct PullInput<'a> {
@@ -143,6 +134,8 @@ pub struct PullInput<'a> {
     /// The previous generation's table of assignments ([`crate::identity::assignment_schema`]): every
     /// live record, once.
     pub assignments: &'a [RecordBatch],
+    /// What is known of records that [`crate::scope::narrow`] has left out.
+    pub settled: &'a Settled,
 }
 
 /// The counts of one source, as reports show them. Always
@@ -251,7 +244,7 @@ impl<'a> Rows<'a> {
             let (count, keys) = (batch.num_rows(), sixteens_of(batch, RECORDS, RECORD_KEY)?);
             rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
             rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
-            rows.keys.extend((0..count).map(|row| sixteen(keys, row)));
+            rows.keys.extend(all_sixteen(keys));
             rows.phones.extend(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?.iter().map(Option::unwrap_or_default));
             push_reasons(&mut rows.reasons, texts_of(batch, RECORDS, REASON)?)?;
             for (column, values, null) in [("updated_at", &mut rows.updated, i64::MIN), ("created_at", &mut rows.created, i64::MAX)] {
@@ -370,37 +363,47 @@ struct Resolver<'a> {
 }
 
 /// The previous assignments, a value for each record.
-struct Assignments {
-    keys: Vec<u128>,
-    /// Number in `members`, or `NONE`.
-    member: Vec<u32>,
-    members: Vec<u128>,
-    reason: Vec<u8>,
+pub(crate) struct Assignments {
+    pub(crate) keys: Vec<u128>,
+    /// 0: none.
+    pub(crate) members: Vec<u128>,
+    pub(crate) reasons: Vec<u8>,
 }
 
 impl Assignments {
-    fn new(batches: &[RecordBatch]) -> Result<Self, StateError> {
+    pub(crate) fn new(batches: &[RecordBatch]) -> Result<Self, StateError> {
         let count = batches.iter().map(RecordBatch::num_rows).sum();
-        let (mut keys, mut reason) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        // The members of those records that have one, and which these are.
-        let (mut members, mut has_member) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut all = Self { keys: Vec::with_capacity(count), members: Vec::with_capacity(count), reasons: Vec::with_capacity(count) };
         for batch in batches {
-            let rows = batch.num_rows();
-            let of_keys = sixteens_of(batch, ASSIGNMENTS, RECORD_KEY)?;
-            keys.extend((0..rows).map(|row| sixteen(of_keys, row)));
-            let of_members = sixteens_of(batch, ASSIGNMENTS, "member_id")?;
-            has_member.extend((0..rows).map(|row| of_members.is_valid(row)));
-            members.extend((0..rows).filter(|row| of_members.is_valid(*row)).map(|row| sixteen(of_members, row)));
-            push_reasons(&mut reason, texts_of(batch, ASSIGNMENTS, REASON)?)?;
+            all.keys.extend(all_sixteen(sixteens_of(batch, ASSIGNMENTS, RECORD_KEY)?));
+            let members = sixteens_of(batch, ASSIGNMENTS, "member_id")?;
+            match members.nulls() {
+                None => all.members.extend(all_sixteen(members)),
+                Some(valid) => all.members.extend(all_sixteen(members).zip(valid).map(|(id, valid)| if valid { id } else { 0 })),
+            }
+            push_reasons(&mut all.reasons, texts_of(batch, ASSIGNMENTS, REASON)?)?;
         }
+        Ok(all)
+    }
+
+    /// For each record the number of its member, or `NONE`; and the members.
+    fn numbered(&self) -> (Vec<u32>, Vec<u128>) {
+        let members = self.members.iter().copied().filter(|id| *id != 0).collect::<Vec<_>>();
         let Numbering { of, first } = number(&[&members]);
         let mut numbers = of.into_iter();
-        let member = has_member.into_iter().map(|has| if has { numbers.next().unwrap_or(NONE) } else { NONE }).collect();
-        Ok(Self { keys, member, members: first.into_iter().map(|at| members[at as usize]).collect(), reason })
+        let number = self.members.iter().map(|id| if *id == 0 { NONE } else { numbers.next().unwrap_or(NONE) }).collect();
+        (number, first.into_iter().map(|at| members[at as usize]).collect())
     }
 }
 
-fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result<(), StateError> {
+/// A value for each source.
+fn resized<T: Clone + Default>(known: &[T], sources: usize) -> Vec<T> {
+    let mut all = known.to_vec();
+    all.resize(sources, T::default());
+    all
+}
+
+pub(crate) fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result<(), StateError> {
     if texts.null_count() == texts.len() {
         reasons.resize(reasons.len() + texts.len(), 0);
         return Ok(());
@@ -414,6 +417,7 @@ fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result<(), StateE
 impl<'a> Resolver<'a> {
     fn new(input: PullInput<'a>, rows: Rows<'a>) -> Result<Self, StateError> {
         let assignments = Assignments::new(input.assignments)?;
+        let (member, members) = assignments.numbered();
         let (previous_rows, new_rows) = rows.keys.split_at(rows.chunk_start(input.previous_chunks) as usize);
         let seen = input.pulls.iter().flat_map(|pull| &pull.seen).map(|key| key.as_u128()).collect::<Vec<_>>();
         // Records are what is assigned and what is new. A previous row or a seen key that is neither is none.
@@ -439,7 +443,7 @@ impl<'a> Resolver<'a> {
             seen: seen_by_pull.collect(),
             record_of_row: [of_previous, of_new].concat(),
             rows,
-            members: assignments.members,
+            members,
             assigned: vec![false; count],
             previous_member: vec![NONE; count],
             previous_reason: vec![0; count],
@@ -450,13 +454,13 @@ impl<'a> Resolver<'a> {
             pull: vec![0; count],
             ambiguous: vec![false; count],
             repeated: Vec::new(),
-            counts: vec![SourceCounts::default(); input.sources.len()],
+            counts: resized(&input.settled.counts, input.sources.len()),
         };
         for (at, record) in of_assigned.iter().enumerate() {
             let record = *record as usize;
             resolver.assigned[record] = true;
-            resolver.previous_member[record] = assignments.member[at];
-            resolver.previous_reason[record] = assignments.reason[at];
+            resolver.previous_member[record] = member[at];
+            resolver.previous_reason[record] = assignments.reasons[at];
         }
         Ok(resolver)
     }
@@ -522,11 +526,13 @@ impl<'a> Resolver<'a> {
         for (at, pull) in self.input.pulls.iter().enumerate().filter(|(_, pull)| pull.complete_snapshot) {
             snapshot[usize::from(pull.source)] = at as u32 + 1;
         }
-        let mut deletions = vec![Deletions::default(); sources];
+        let live = resized(&self.input.settled.live, sources);
+        let mut deletions = live.into_iter().map(|live_before| Deletions { live_before, deleted: 0 }).collect::<Vec<_>>();
         let mut tombstones = vec![Vec::new(); sources];
         let mut restore = Vec::new();
         let count = self.records.len();
         let (mut reason, mut changed) = (vec![0; count], vec![false; count]);
+        let duplicate = byte_of(Reason::RecordKeyDuplicate);
         for record in 0..count {
             let source = usize::from(self.source[record]);
             deletions[source].live_before += u64::from(self.assigned[record]);
@@ -544,7 +550,8 @@ impl<'a> Resolver<'a> {
                 restore.push(live);
             }
             reason[record] = match self.rows.reasons[live as usize] {
-                0 if self.ambiguous[record] => byte_of(Reason::RecordKeyDuplicate),
+                // Only a pull can say that its rows can be told apart again.
+                0 if self.ambiguous[record] || (self.pull[record] == 0 && self.previous_reason[record] == duplicate) => duplicate,
                 reason => reason,
             };
             changed[record] = live != previous && (previous == NONE || self.rows.hash(live) != self.rows.hash(previous));

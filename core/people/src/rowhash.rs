@@ -3,11 +3,18 @@
 //! Each value is a marker (0: null, 1: a value) and its bytes, texts with their length before them.
 //! The caller sorts the columns and gives a prefix that stands for their names and types.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType, UInt64Type};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt64Type,
+};
+use arrow::error::ArrowError;
 use reunion_keys::Lookup;
 use reunion_model::schema::ColumnType;
 
+use crate::cast::text;
 use crate::table::on_all_cores;
 
 /// Rows that are laid out at a time: their bytes stay in the second-level cache.
@@ -19,6 +26,19 @@ const SHARE_ROWS: usize = 1 << 16;
 pub(crate) fn prefix<'a>(lookup: &Lookup, columns: impl Iterator<Item = (&'a str, ColumnType)>) -> [u8; 16] {
     let names = columns.flat_map(|(name, kind)| [name, kind.name()]).map(str::as_bytes).collect::<Vec<_>>();
     lookup.id("columns of a row", &names)
+}
+
+/// A column of a source as [`row_hashes`] takes it: the same values, in one of the types that it knows.
+pub(crate) fn hashable(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Utf8 | DataType::Boolean | DataType::Int64 | DataType::UInt64 | DataType::Date32 | DataType::Decimal128(..) => {
+            Ok(Arc::clone(column))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(Arc::clone(column)),
+        DataType::Dictionary(_, values) => hashable(&cast(column, values)?),
+        kind if kind.is_integer() => cast(column, &DataType::Int64),
+        _ => Ok(Arc::new(text(column)?)),
+    }
 }
 
 /// One hash for each row of `columns`, which are of the types that [`ColumnType`] has, or `UInt64`.

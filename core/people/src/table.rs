@@ -91,9 +91,20 @@ pub(crate) fn sixteen(array: &FixedSizeBinaryArray, row: usize) -> u128 {
     array.value(row).try_into().map_or(0, u128::from_be_bytes)
 }
 
+/// All keys of a column as numbers; what stands in the place of a null is of no meaning.
+#[inline]
+pub(crate) fn all_sixteen(array: &FixedSizeBinaryArray) -> impl ExactSizeIterator<Item = u128> {
+    let start = array.offset() * 16;
+    let bytes = &array.value_data()[start..start + array.len() * 16];
+    bytes.as_chunks::<16>().0.iter().map(|key| u128::from_be_bytes(*key))
+}
+
 /// A column of 16-byte keys of these numbers.
 pub(crate) fn sixteens(keys: impl IntoIterator<Item = u128>) -> Result<ArrayRef, ArrowError> {
-    let bytes = keys.into_iter().flat_map(u128::to_be_bytes).collect::<Vec<_>>();
+    let keys = keys.into_iter();
+    let mut bytes = Vec::with_capacity(keys.size_hint().0 * 16);
+    // Byte by byte it would take several times as long.
+    keys.for_each(|key| bytes.extend_from_slice(&key.to_be_bytes()));
     Ok(std::sync::Arc::new(FixedSizeBinaryArray::try_new(16, Buffer::from_vec(bytes), None)?))
 }
 

@@ -71,6 +71,7 @@ impl TagState {
             let name = names.value(row);
             let end = (row..batch.num_rows()).find(|at| names.value(*at) != name).unwrap_or(batch.num_rows());
             let entries = self.tags.entry_ref(name).or_default();
+            entries.reserve(end - row);
             for at in row..end {
                 let Some(member) = MemberId::from_slice(ids.value(at)).map(MemberId::as_u128) else {
                     return Err(EvaluateError::State(MEMBER_ID));
@@ -149,6 +150,11 @@ impl Entries {
     /// The members that have a stored row of their own.
     pub(crate) fn own_rows(&self) -> impl Iterator<Item = u128> {
         self.members.iter().zip(&self.has_own_row).filter(|(_, own)| **own).map(|(member, _)| *member)
+    }
+
+    fn reserve(&mut self, more: usize) {
+        let members = &self.members;
+        self.index.reserve(more, |at| hash(members[*at as usize]));
     }
 
     fn put(&mut self, member: u128, since_us: i64, forwarded: bool) {

@@ -11,7 +11,7 @@ use arrow::compute::{concat_batches, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use reunion_generations::Generation;
 use reunion_ledger::{Head, Task, TaskFilter};
-use reunion_model::record::{CONTENT_HASH, RECORD_KEY};
+use reunion_model::record::{CONTENT_HASH, RECORD_KEY, ROW_HASH};
 use reunion_model::schema::{MEMBER_ID, PHONE, timestamp_type};
 use reunion_model::{ContactId, MemberId, Phone};
 use reunion_rules::{Derivation, LinkedMembers, Table, TagState, derive};
@@ -270,7 +270,7 @@ fn with_assignments(records: &RecordBatch, assignments: Option<&RecordBatch>) ->
     let mut columns = Vec::new();
     for (field, column) in records.schema().fields().iter().zip(records.columns()) {
         match field.name().as_str() {
-            RECORD_KEY | CONTENT_HASH => {}
+            RECORD_KEY | CONTENT_HASH | ROW_HASH => {}
             "record_id" => {
                 fields.push(Arc::clone(field));
                 columns.push(Arc::clone(column));

@@ -1,6 +1,10 @@
 //! The commit: the generation's files are made durable, then one ledger transaction makes them the head.
+//!
+//! Files are encoded, compressed and encrypted, and then wait for the disk. So each is begun as soon as what
+//! it holds is worked out, beside the stages that come after.
 
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use arrow::array::{FixedSizeBinaryBuilder, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -10,15 +14,15 @@ use reunion_ledger::{Arm as StoredArm, ArmKind, Component, ComponentKind, Genera
 use reunion_model::limits::BATCH_ROWS_MAX;
 use reunion_model::record::RECORD_KEY;
 use reunion_model::schema::MEMBER_ID;
-use reunion_model::{ContactId, MemberId, RunId, fault};
+use reunion_model::{ContactId, MemberId, RecordKey, RunId, fault};
 use reunion_outreach::Arm;
+use reunion_rules::TagDelta;
 
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, now_us};
 
 use super::outreach::Outreach;
 use super::people::People;
-use super::population::Population;
 use super::report::Report;
 use super::setup::Setup;
 use super::sources::PulledSources;
@@ -29,120 +33,154 @@ const MEMBERS_IN_ONE_FILE_MAX: usize = 100_000;
 /// The key column of the table of tags.
 const TAG_KEY: &str = "tag_key";
 
-/// Commits a run; the number of its generation.
-///
-/// # Errors
-/// Where the disk or the ledger refuses, or somebody else has moved the head: nothing is changed then.
-#[expect(clippy::too_many_arguments, reason = "a commit is made of everything that a run worked out")]
-pub fn commit(
-    setup: &Setup<'_>,
-    hold: &Hold,
-    run_id: RunId,
-    pulled: &PulledSources,
-    people: &People,
-    population: &Population,
-    outreach: &Outreach,
-    report: &Report,
-) -> Result<u64, Failure> {
-    let ledger = &setup.state.ledger;
-    let number = setup.state.ask(ledger.next_generation(&hold.lease))?;
-    let doing = || format!("generation {number} cannot be written");
-    let writer = setup.state.people.begin(number, hold.lease.fence, setup.base()).doing(doing)?;
-    write(setup, &writer, people, population, outreach)?;
-    let meta = ManifestMeta {
-        clock_us: setup.clock_us,
-        run_id,
-        fact_seq: setup.facts.seq as i64,
-        sources: pulled.iter().map(|(origin, pulled)| (origin.clone(), pulled.cursor.clone().unwrap_or_default())).collect(),
-        pulls: people.pulls.clone(),
-        schema: serde_json::to_value(&people.schema).doing(doing)?,
-        config_digest: setup.app.config.digest(),
-    };
-    let committed = writer.finish(meta).doing(doing)?;
-    let mut report = report.clone();
-    report.commit(number);
-    let commit = GenerationCommit {
-        base: setup.base_number(),
-        generation: number,
-        manifest_checksum: committed.generation.checksum,
-        fact_seq: setup.facts.seq,
-        clock_us: setup.clock_us,
-        now_us: now_us(),
-        run_id,
-        pulls: people.pulls.values().flatten().copied().collect(),
-        tasks: tasks(setup, run_id, outreach),
-        arms: arms(outreach),
-        regate: outreach.regate.clone(),
-        forwards: people.merges.clone(),
-        components: components(setup, people, outreach),
-        report: serde_json::to_value(&report).doing(doing)?,
-    };
-    fault::point("commit.before");
-    setup.state.ask(ledger.commit_generation(&hold.lease, &commit))?;
-    fault::point("commit.after");
-    Ok(number)
+/// A generation whose files are being written, beside the stages that come after them.
+pub struct Draft<'a> {
+    setup: &'a Setup<'a>,
+    hold: &'a Hold,
+    number: u64,
+    writer: GenerationWriter<'a>,
 }
 
-fn write(
-    setup: &Setup<'_>,
-    writer: &GenerationWriter<'_>,
-    people: &People,
-    population: &Population,
-    outreach: &Outreach,
-) -> Result<(), Failure> {
-    let doing = || "the files of the generation cannot be written".to_owned();
-    writer.remove("members", people.removed.iter().map(|id| id.0)).doing(doing)?;
-    // The members of a first run are most of what there is to write: in two files, side by side with the rest.
-    let rows = people.dirty.num_rows();
-    let half = if rows > MEMBERS_IN_ONE_FILE_MAX { rows / 2 } else { rows };
-    let halves = [people.dirty.slice(0, half), people.dirty.slice(half, rows - half)];
-    std::thread::scope(|scope| {
-        let members = halves.map(|half| scope.spawn(move || writer.delta("members", MEMBER_ID, slices(&half)).doing(doing)));
-        let rest = write_rest(setup, writer, people, population, outreach);
-        for half in members {
-            half.join().unwrap_or_else(|_| Err(Failure::other("writing the members broke off; this is a defect")))?;
+impl<'a> Draft<'a> {
+    /// Begins a generation.
+    ///
+    /// # Errors
+    /// Where the disk or the ledger refuses.
+    pub fn begin(setup: &'a Setup<'a>, hold: &'a Hold) -> Result<Self, Failure> {
+        let number = setup.state.ask(setup.state.ledger.next_generation(&hold.lease))?;
+        let writer = setup.state.people.begin(number, hold.lease.fence, setup.base());
+        Ok(Self { setup, hold, number, writer: writer.doing(|| format!("generation {number} cannot be written"))? })
+    }
+
+    /// Writes which record is whose.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn assignments(&self, tombstones: &[Vec<RecordKey>], assignments: &RecordBatch) -> Result<(), Failure> {
+        for tombstones in tombstones {
+            self.writer.remove("assignments", tombstones.iter().map(|key| key.0)).doing(unwritten)?;
         }
-        rest
-    })
+        self.writer.delta("assignments", RECORD_KEY, slices(assignments)).doing(unwritten)
+    }
+
+    /// Writes members and records.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn people(&self, people: &People) -> Result<(), Failure> {
+        let writer = &self.writer;
+        writer.remove("members", people.removed.iter().map(|id| id.0)).doing(unwritten)?;
+        // The members of a first run are most of what there is to write: in two files, side by side.
+        let rows = people.dirty.num_rows();
+        let half = if rows > MEMBERS_IN_ONE_FILE_MAX { rows / 2 } else { rows };
+        let halves = [people.dirty.slice(0, half), people.dirty.slice(half, rows - half)];
+        std::thread::scope(|scope| {
+            let members = halves.map(|half| scope.spawn(move || writer.delta("members", MEMBER_ID, slices(&half)).doing(unwritten)));
+            let records = self.records(people);
+            members.into_iter().try_for_each(joined)?;
+            records
+        })
+    }
+
+    fn records(&self, people: &People) -> Result<(), Failure> {
+        let Self { setup, writer, .. } = self;
+        for (segment, repeated) in &people.segments {
+            writer.add_segment(segment, repeated).doing(unwritten)?;
+        }
+        for (source, (origin, schema)) in setup.schemas.iter().enumerate() {
+            let table = format!("records/{origin}");
+            if schema.retired {
+                writer.rename(&table, None);
+                continue;
+            }
+            writer.remove(&table, people.tombstones[source].iter().map(|key| key.0)).doing(unwritten)?;
+            if let Some(restored) = people.restored.get(&source) {
+                writer.delta(&table, RECORD_KEY, restored.iter().cloned()).doing(unwritten)?;
+            }
+        }
+        writer.delta("forwards", MEMBER_ID, forwards(people)?).doing(unwritten)
+    }
+
+    /// Writes who gained or lost a tag.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn tags(&self, delta: &TagDelta) -> Result<(), Failure> {
+        let Self { setup, writer, .. } = self;
+        let removals = delta.removals.iter().map(|batch| tag_keys(setup, batch)).collect::<Result<Vec<_>, _>>()?.concat();
+        writer.remove("tags", removals.into_iter()).doing(unwritten)?;
+        let upserts = delta.upserts.iter().map(|batch| keyed_tags(setup, batch)).collect::<Result<Vec<_>, _>>()?;
+        writer.delta("tags", TAG_KEY, upserts).doing(unwritten)
+    }
+
+    /// Writes who was in an audience and got no task, and why.
+    fn decisions(&self, outreach: &Outreach) -> Result<(), Failure> {
+        let Self { setup, writer, .. } = self;
+        let names: Vec<&str> = outreach.plan.campaigns.iter().map(|campaign| campaign.name.as_str()).collect();
+        let mut decisions = decisions_of_others(setup, &names)?;
+        for batch in outreach.plan.decisions.batches(&names, BATCH_ROWS_MAX * 8) {
+            decisions.push(batch.doing(unwritten)?);
+        }
+        writer.replace("decisions", None, decisions).doing(unwritten)
+    }
+
+    /// Commits the run, once all other files are written; the number of its generation.
+    ///
+    /// # Errors
+    /// Where the disk or the ledger refuses, or somebody else has moved the head: nothing is changed then.
+    pub fn commit(
+        self,
+        run_id: RunId,
+        pulled: &PulledSources,
+        people: &People,
+        outreach: &Outreach,
+        report: &Report,
+    ) -> Result<u64, Failure> {
+        self.decisions(outreach)?;
+        let Self { setup, hold, number, writer } = self;
+        let doing = || format!("generation {number} cannot be written");
+        let meta = ManifestMeta {
+            clock_us: setup.clock_us,
+            run_id,
+            fact_seq: setup.facts.seq as i64,
+            sources: pulled.iter().map(|(origin, pulled)| (origin.clone(), pulled.cursor.clone().unwrap_or_default())).collect(),
+            pulls: people.pulls.clone(),
+            schema: serde_json::to_value(&people.schema).doing(doing)?,
+            config_digest: setup.app.config.digest(),
+        };
+        let committed = writer.finish(meta).doing(doing)?;
+        let mut report = report.clone();
+        report.commit(number);
+        let commit = GenerationCommit {
+            base: setup.base_number(),
+            generation: number,
+            manifest_checksum: committed.generation.checksum,
+            fact_seq: setup.facts.seq,
+            clock_us: setup.clock_us,
+            now_us: now_us(),
+            run_id,
+            pulls: people.pulls.values().flatten().copied().collect(),
+            tasks: tasks(setup, run_id, outreach),
+            arms: arms(outreach),
+            regate: outreach.regate.clone(),
+            forwards: people.merges.clone(),
+            components: components(setup, people, outreach),
+            report: serde_json::to_value(&report).doing(doing)?,
+        };
+        fault::point("commit.before");
+        setup.state.ask(setup.state.ledger.commit_generation(&hold.lease, &commit))?;
+        fault::point("commit.after");
+        Ok(number)
+    }
 }
 
-fn write_rest(
-    setup: &Setup<'_>,
-    writer: &GenerationWriter<'_>,
-    people: &People,
-    population: &Population,
-    outreach: &Outreach,
-) -> Result<(), Failure> {
-    let doing = || "the files of the generation cannot be written".to_owned();
-    for (segment, repeated) in &people.segments {
-        writer.add_segment(segment, repeated).doing(doing)?;
-    }
-    for (source, (origin, schema)) in setup.schemas.iter().enumerate() {
-        let table = format!("records/{origin}");
-        let tombstones = &people.tombstones[source];
-        writer.remove("assignments", tombstones.iter().map(|key| key.0)).doing(doing)?;
-        if schema.retired {
-            writer.rename(&table, None);
-            continue;
-        }
-        writer.remove(&table, tombstones.iter().map(|key| key.0)).doing(doing)?;
-        if let Some(restored) = people.restored.get(&source) {
-            writer.delta(&table, RECORD_KEY, restored.iter().cloned()).doing(doing)?;
-        }
-    }
-    writer.delta("assignments", RECORD_KEY, slices(&people.assignments)).doing(doing)?;
-    writer.delta("forwards", MEMBER_ID, forwards(people)?).doing(doing)?;
-    let delta = &population.evaluated.delta;
-    let removals = delta.removals.iter().map(|batch| tag_keys(setup, batch)).collect::<Result<Vec<_>, _>>()?.concat();
-    writer.remove("tags", removals.into_iter()).doing(doing)?;
-    let upserts = delta.upserts.iter().map(|batch| keyed_tags(setup, batch)).collect::<Result<Vec<_>, _>>()?;
-    writer.delta("tags", TAG_KEY, upserts).doing(doing)?;
-    let names: Vec<&str> = outreach.plan.campaigns.iter().map(|campaign| campaign.name.as_str()).collect();
-    let mut decisions = decisions_of_others(setup, &names)?;
-    for batch in outreach.plan.decisions.batches(&names, BATCH_ROWS_MAX * 8) {
-        decisions.push(batch.doing(doing)?);
-    }
-    writer.replace("decisions", None, decisions).doing(doing)
+fn unwritten() -> String {
+    "the files of the generation cannot be written".to_owned()
+}
+
+/// What a thread that writes came to.
+pub fn joined(thread: ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), Failure> {
+    thread.join().unwrap_or_else(|_| Err(Failure::other("writing a generation broke off; this is a defect")))
 }
 
 /// What the last runs of other pipelines decided: it stands until they run again.

@@ -13,6 +13,7 @@ mod setup;
 mod sources;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reunion_ledger::NewRun;
@@ -28,6 +29,7 @@ use crate::dispatch::{Clock, Dispatcher, Pass};
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, State, now_us};
 
+use commit::Draft;
 use report::ChannelReport;
 use setup::Setup;
 
@@ -126,22 +128,37 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let mut sources = sources::pull_all(setup, hold, run_id)?;
     timed.lap("pull");
     setup.progress.stage("working out who is who");
-    let people = people::identify(setup, &mut sources)?;
-    timed.lap("identity");
-    setup.progress.stage("applying the rules");
-    let population = population::population(setup, &people)?;
-    timed.lap("rules");
-    setup.progress.stage("planning tasks");
-    let outreach = outreach::plan(setup, &sources, &people, &population)?;
-    timed.lap("plan");
-    let mut report = report::of(setup, run_id, &sources, &people, &population, &outreach);
-    if let Some(broken) = report.broken_sum() {
-        return Err(Failure::other(format!("the run was given up: {broken}")).help("this is a defect of the program; nothing was changed"));
-    }
-    if let Some(hold) = hold {
-        setup.progress.stage("committing");
-        let committed = commit::commit(setup, hold, run_id, &sources, &people, &population, &outreach, &report)?;
-        report.commit(committed);
+    let who = people::identify(setup, &mut sources)?;
+    let draft = hold.map(|hold| Draft::begin(setup, hold)).transpose()?;
+    let (assignments, tombstones) = (who.assignments().clone(), who.tombstones().to_vec());
+    let (people, outreach, mut report) = std::thread::scope(|scope| {
+        let draft = draft.as_ref();
+        let assignments = draft.map(|draft| scope.spawn(|| draft.assignments(&tombstones, &assignments)));
+        let people = Arc::new(who.people(setup)?);
+        timed.lap("identity");
+        let to_write = Arc::clone(&people);
+        let members = draft.map(|draft| scope.spawn(move || draft.people(&to_write)));
+        setup.progress.stage("applying the rules");
+        let population = population::population(setup, &people)?;
+        let delta = Arc::clone(&population.tags);
+        let tags = draft.map(|draft| scope.spawn(move || draft.tags(&delta)));
+        timed.lap("rules");
+        setup.progress.stage("planning tasks");
+        let outreach = outreach::plan(setup, &sources, &people, &population)?;
+        timed.lap("plan");
+        let report = report::of(setup, run_id, &sources, &people, &population, &outreach);
+        if let Some(broken) = report.broken_sum() {
+            let failure = Failure::other(format!("the run was given up: {broken}"));
+            return Err(failure.help("this is a defect of the program; nothing was changed"));
+        }
+        if draft.is_some() {
+            setup.progress.stage("committing");
+        }
+        assignments.into_iter().chain(members).chain(tags).try_for_each(commit::joined)?;
+        Ok((people, outreach, report))
+    })?;
+    if let Some(draft) = draft {
+        report.commit(draft.commit(run_id, &sources, &people, &outreach, &report)?);
         timed.lap("commit");
     }
     report.stage_secs = stages;

@@ -1,15 +1,18 @@
 //! The people stage: from pulled rows to members, by the functions of `reunion_people`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::Schema;
 use reunion_generations::{Batches, SegmentFile};
+use reunion_model::record::own_fields;
 use reunion_model::{MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
 use reunion_people::{
-    Chunk, GoldenColumn, GoldenPlan, Identified, IdentityConfig, Loaded, PreviousMembers, Pull, PullInput, Resolved, SharedPhonePolicy,
-    SourceCounts, golden, index_columns,
+    Chunk, GoldenColumn, GoldenPlan, Identified, IdentityConfig, Loaded, PreviousMembers, Pull, PullInput, Resolved, Settled,
+    SharedPhonePolicy, SourceCounts, golden, index_columns, key_columns, narrow,
 };
 
 use crate::config::{Config, SharedPolicy};
@@ -19,6 +22,9 @@ use super::pull::{Kept, PulledRows};
 use super::setup::Setup;
 use super::sources::{PulledSources, StoredSchema};
 
+/// Share of the records beyond which a run decides all of them.
+const SCOPE_SHARE_MAX: f64 = 0.5;
+
 /// The members after the run, and what changed.
 pub struct People {
     /// For each source, in the order of the members' source bits, its counts.
@@ -27,8 +33,6 @@ pub struct People {
     pub tombstones: Vec<Vec<RecordKey>>,
     /// For each source, records to be written once more after its segments.
     pub restored: BTreeMap<usize, Vec<RecordBatch>>,
-    /// Assignments that are new or changed.
-    pub assignments: RecordBatch,
     /// Members whose records changed, with their golden columns.
     pub dirty: RecordBatch,
     /// Members that are no more.
@@ -53,15 +57,26 @@ pub struct People {
     pub accepted: Vec<String>,
 }
 
+/// Who is who, before the columns of members are made.
+pub struct Who {
+    identified: Identified,
+    chunks: Chunks,
+    members_outside: u64,
+    pulls: BTreeMap<String, Vec<PullId>>,
+    segments: Vec<(SegmentFile, Vec<u32>)>,
+    schema: StoredSchema,
+    accepted: Vec<String>,
+}
+
 /// Works out who is who.
 ///
 /// # Errors
 /// Where a guard refuses, or files cannot be read.
-pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources) -> Result<People, Failure> {
-    let config = &setup.app.config;
-    let identity = identity_config(config);
-    let columns = index_columns(&identity);
+pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources) -> Result<Who, Failure> {
+    let identity = identity_config(&setup.app.config);
     let sources: Vec<String> = setup.schemas.keys().cloned().collect();
+    let (schema, anew) = schema(setup, &identity)?;
+    let columns = if anew == Anew::Changes { key_columns(&identity) } else { index_columns(&identity) };
     let mut chunks = Chunks::default();
     for (source, origin) in sources.iter().enumerate() {
         chunks.previous(setup, source, origin, &columns)?;
@@ -85,38 +100,90 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources) -> Result<People,
         }
     }
     let assignments = table(setup, "assignments", None)?;
+    let everyone = table(setup, "members", Some(&PREVIOUS_MEMBER_COLUMNS))?;
+    let forwarded = forwarded(setup)?;
     let doing = || "members cannot be worked out".to_owned();
-    let input = PullInput { sources: &sources, chunks: &chunks.chunks, previous_chunks, pulls: &pulls, assignments: &assignments };
+    let lookup = setup.state.keys.lookup();
+    let settled = Settled::default();
+    let scope = if anew == Anew::Changes {
+        let all = PullInput {
+            sources: &sources,
+            chunks: &chunks.chunks,
+            previous_chunks,
+            pulls: &pulls,
+            assignments: &assignments,
+            settled: &settled,
+        };
+        let scope = narrow(&all, &everyone, &identity, lookup, SCOPE_SHARE_MAX).doing(doing)?;
+        match &scope {
+            Some(scope) => chunks.keep(setup, &scope.rows)?,
+            None => chunks.widen(setup, &index_columns(&identity))?,
+        }
+        scope
+    } else {
+        None
+    };
+    let (pulls_in, assignments_in, members, settled) = match &scope {
+        None => (&pulls, &assignments, &everyone, &settled),
+        Some(scope) => (&scope.pulls, &scope.assignments, &scope.members, &scope.settled),
+    };
+    let input =
+        PullInput { sources: &sources, chunks: &chunks.chunks, previous_chunks, pulls: pulls_in, assignments: assignments_in, settled };
     let resolved = Resolved::new(input).doing(doing)?;
     let accepted = guard(setup, &sources, &pulls, &resolved)?;
-    let members = table(setup, "members", Some(&PREVIOUS_MEMBER_COLUMNS))?;
-    let forwarded = forwarded(setup)?;
-    let (schema, recompute) = schema(setup)?;
-    let previous = PreviousMembers { members: &members, forwarded: &forwarded };
+    let previous = PreviousMembers { members, everyone: &everyone, forwarded: &forwarded };
     let repeated = chunks.repeated(resolved.repeated());
-    let identified = reunion_people::identify(resolved, &identity, setup.state.keys.lookup(), previous, recompute).doing(doing)?;
-    let restored = chunks.restored(setup, &identified)?;
-    let full = chunks.full(setup, &identified)?;
-    let plan = golden_plan(setup)?;
-    let made = golden(&plan, setup.state.keys.lookup(), &identified, &full).doing(|| "golden columns cannot be worked out".to_owned())?;
-    let segments = taken.1.into_iter().zip(repeated).collect();
-    Ok(People {
-        total: identified.members.len() as u64,
-        new: made.new,
-        changed: made.changed,
-        overflows: made.overflows,
-        counts: identified.counts,
-        tombstones: identified.tombstones,
-        restored,
-        assignments: identified.assignments,
-        dirty: made.members,
-        removed: identified.removed,
-        merges: identified.merges,
+    let identified = reunion_people::identify(resolved, &identity, lookup, previous, anew == Anew::Members).doing(doing)?;
+    Ok(Who {
+        identified,
+        chunks,
+        members_outside: scope.map_or(0, |scope| scope.members_outside),
         pulls: taken.0,
-        segments,
+        segments: taken.1.into_iter().zip(repeated).collect(),
         schema,
         accepted,
     })
+}
+
+impl Who {
+    /// For each source, in the order of the members' source bits, the records that are gone.
+    pub fn tombstones(&self) -> &[Vec<RecordKey>] {
+        &self.identified.tombstones
+    }
+
+    /// Assignments that are new or changed.
+    pub fn assignments(&self) -> &RecordBatch {
+        &self.identified.assignments
+    }
+
+    /// Makes the columns of the members that changed.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn people(self, setup: &Setup<'_>) -> Result<People, Failure> {
+        let Self { identified, chunks, members_outside, pulls, segments, schema, accepted } = self;
+        let restored = chunks.restored(setup, &identified)?;
+        let full = chunks.full(setup, &identified)?;
+        let plan = golden_plan(setup)?;
+        let doing = || "golden columns cannot be worked out".to_owned();
+        let made = golden(&plan, setup.state.keys.lookup(), &identified, &full).doing(doing)?;
+        Ok(People {
+            total: identified.members.len() as u64 + members_outside,
+            new: made.new,
+            changed: made.changed,
+            overflows: made.overflows,
+            counts: identified.counts,
+            tombstones: identified.tombstones,
+            restored,
+            dirty: made.members,
+            removed: identified.removed,
+            merges: identified.merges,
+            pulls,
+            segments,
+            schema,
+            accepted,
+        })
+    }
 }
 
 /// `[identity]` as the functions of people take it.
@@ -159,8 +226,19 @@ fn forwarded(setup: &Setup<'_>) -> Result<Vec<MemberId>, Failure> {
     Ok(ids.filter_map(MemberId::from_slice).collect())
 }
 
-/// What the manifest keeps of the columns, and whether all members have to be made anew.
-fn schema(setup: &Setup<'_>) -> Result<(StoredSchema, bool), Failure> {
+/// What a run has to decide anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anew {
+    /// What can be reached from what changed.
+    Changes,
+    /// Who is who, of everybody: it was decided by other rules before.
+    Identity,
+    /// That, and everybody's columns.
+    Members,
+}
+
+/// What the manifest keeps of how members are made, and what therefore has to be made anew.
+fn schema(setup: &Setup<'_>, identity: &IdentityConfig) -> Result<(StoredSchema, Anew), Failure> {
     let config = &setup.app.config;
     let before = StoredSchema::of(setup.base())?;
     let live = setup.schemas.iter().filter(|(_, schema)| !schema.retired && !schema.columns.is_empty());
@@ -170,8 +248,13 @@ fn schema(setup: &Setup<'_>) -> Result<(StoredSchema, bool), Failure> {
         columns.iter().map(|column| format!("{} {} {}", column.name, column.kind, column.survivorship.name())).collect();
     let order: Vec<String> = setup.schemas.keys().cloned().collect();
     let golden = rules.join(",");
-    let recompute = setup.base().is_some() && (before.golden != golden || before.order != order);
-    Ok((StoredSchema { sources, order, golden }, recompute))
+    let identity = identity.terms();
+    let anew = match () {
+        () if setup.base().is_none() || before.golden != golden || before.order != order => Anew::Members,
+        () if before.identity != identity => Anew::Identity,
+        () => Anew::Changes,
+    };
+    Ok((StoredSchema { sources, order, identity, golden }, anew))
 }
 
 /// The guard of snapshots: one that is empty, or that would delete too much, is probably half a file.
@@ -260,28 +343,53 @@ impl Chunks {
         Ok(())
     }
 
+    /// Keeps nothing of the head's chunks but these rows, in full.
+    fn keep(&mut self, setup: &Setup<'_>, rows: &[Vec<u32>]) -> Result<(), Failure> {
+        let mut full = Vec::new();
+        self.read_again(setup, |chunk| rows.get(chunk).cloned().unwrap_or_default(), |chunk, batch, _| full.push((chunk, batch)))?;
+        for (chunk, place) in self.places.iter_mut().enumerate().filter(|(_, place)| matches!(place, Place::Head(..))) {
+            *place = Place::Memory;
+            self.chunks[chunk].batch = RecordBatch::new_empty(Arc::new(Schema::new(own_fields())));
+        }
+        for (chunk, batch) in full {
+            self.chunks[chunk].batch = batch;
+        }
+        Ok(())
+    }
+
+    /// Reads other columns of the head's chunks in the place of those that are here.
+    fn widen(&mut self, setup: &Setup<'_>, columns: &[String]) -> Result<(), Failure> {
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        for (source, origin) in setup.schemas.keys().enumerate() {
+            let mut wider = table(setup, &format!("records/{origin}"), Some(&columns))?.into_iter();
+            let of_source = |place: &Place| matches!(place, Place::Head(of, _) if *of == source);
+            for (chunk, _) in self.places.iter().enumerate().filter(|(_, place)| of_source(place)) {
+                self.chunks[chunk].batch = wider.next().expect("a table has as many batches whatever its columns");
+            }
+        }
+        Ok(())
+    }
+
     /// The rows of a pull in full, since most of them are new; gives the keys of those that are not.
     fn pulled(&mut self, setup: &Setup<'_>, source: usize, rows: &mut PulledRows) -> Result<Vec<RecordKey>, Failure> {
         let people = &setup.state.people;
         let doing = || "the segments of a pull cannot be read".to_owned();
-        match rows.kept.take() {
-            Some(kept) => {
-                for Kept { segment, first_row, batch } in kept {
-                    self.push(source, batch, Place::Segment(self.segments + segment, first_row));
-                }
+        let mut seen = std::mem::take(&mut rows.seen);
+        if let Some(kept) = rows.kept.take() {
+            for Kept { segment, first_row, batch } in kept.chunks {
+                self.push(source, batch, Place::Segment(self.segments + segment, first_row));
             }
-            None => {
-                for part in people.read_segments(&rows.segments, None).doing(doing)? {
-                    let part = part.doing(doing)?;
-                    self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
-                }
+            seen.extend(kept.seen);
+        } else {
+            for part in people.read_segments(&rows.segments, None).doing(doing)? {
+                let part = part.doing(doing)?;
+                self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
+            }
+            for segment in &rows.segments {
+                seen.extend(people.read_seen(segment).doing(doing)?);
             }
         }
         self.segments += rows.segments.len();
-        let mut seen = rows.seen.clone();
-        for segment in &rows.segments {
-            seen.extend(people.read_seen(segment).doing(doing)?);
-        }
         for batch in &rows.batches {
             self.push(source, batch.clone(), Place::Memory);
         }
@@ -291,12 +399,14 @@ impl Chunks {
     /// For each chunk its full rows where the golden columns of changed members need any: rows of the head
     /// are read again, and only those that are needed are kept.
     fn full(&self, setup: &Setup<'_>, identified: &Identified) -> Result<Vec<Option<Loaded>>, Failure> {
+        let here = |chunk: usize| (!self.is_head(chunk)).then(|| Loaded { batch: self.chunks[chunk].batch.clone(), rows: None });
+        let mut full: Vec<_> = (0..self.chunks.len()).map(here).collect();
+        if (0..self.chunks.len()).all(|chunk| !self.is_head(chunk)) {
+            return Ok(full);
+        }
         let needed = identified.rows_needed();
-        let here = |(chunk, needed): (usize, &Vec<u32>)| {
-            (!self.is_head(chunk) && !needed.is_empty()).then(|| Loaded { batch: self.chunks[chunk].batch.clone(), rows: None })
-        };
-        let mut full: Vec<_> = needed.iter().enumerate().map(here).collect();
-        self.read_again(setup, |chunk| needed[chunk].clone(), |chunk, batch, rows| full[chunk] = Some(Loaded { batch, rows: Some(rows) }))?;
+        let give = |chunk: usize, batch, rows| full[chunk] = Some(Loaded { batch, rows: Some(rows) });
+        self.read_again(setup, |chunk| needed[chunk].clone(), give)?;
         Ok(full)
     }
 
@@ -313,7 +423,8 @@ impl Chunks {
             restored.entry(usize::from(*source)).or_default().push(take(batch, rows)?);
         }
         let source_of = |chunk: usize| usize::from(self.chunks[chunk].source);
-        self.read_again(setup, |chunk| wanted[chunk].clone(), |chunk, batch, _| restored.entry(source_of(chunk)).or_default().push(batch))?;
+        let give = |chunk, batch, _| restored.entry(source_of(chunk)).or_default().push(batch);
+        self.read_again(setup, |chunk| wanted[chunk].clone(), give)?;
         Ok(restored)
     }
 
@@ -339,8 +450,8 @@ impl Chunks {
             let doing = || format!("the records of source {origin} cannot be read");
             for (place, part) in base.live(&format!("records/{origin}"), None).doing(doing)?.enumerate().take(last + 1) {
                 let batch = part.doing(doing)?.batch;
-                if let Some((chunk, rows)) = rows.get(&place) {
-                    give(*chunk, take(&batch, rows)?, rows.clone());
+                if let Some((chunk, rows)) = rows.remove(&place) {
+                    give(chunk, take(&batch, &rows)?, rows);
                 }
             }
         }

@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
 use reunion_generations::Generation;
 use reunion_model::schema::{self, MEMBER_ID, PHONE};
 use reunion_model::{ContactId, MemberId, Phone};
-use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagState, derive};
+use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagDelta, TagState, derive};
 
 use crate::failure::{Doing, Failure};
 
@@ -29,8 +30,10 @@ const DERIVED_FROM: [&str; 6] = ["store", "order_count", "total_spent", "first_o
 pub struct Population {
     /// All members, derived columns among them.
     pub members: Vec<RecordBatch>,
-    /// Tags, audiences, and what changes in the stored tags.
+    /// Tags and audiences.
     pub evaluated: Evaluated,
+    /// What changes in the stored tags.
+    pub tags: Arc<TagDelta>,
     /// How many have a phone and no confirmed link.
     pub phone_only: u64,
 }
@@ -62,10 +65,11 @@ pub fn population(setup: &Setup<'_>, people: &People) -> Result<Population, Fail
         }
     }
     let bound = setup.rules.bind(setup.clock_us).map_err(|errors| rule_errors(&setup.app.config, errors))?;
-    let evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
+    let mut evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
     let count = |batch: &RecordBatch| batch.column_by_name("phone_only").map_or(0, |column| column.as_boolean().true_count() as u64);
     let phone_only = members.iter().map(count).sum();
-    Ok(Population { members, evaluated, phone_only })
+    let tags = Arc::new(std::mem::take(&mut evaluated.delta));
+    Ok(Population { members, evaluated, tags, phone_only })
 }
 
 /// The columns that this run needs of members: golden and derived ones by name.
@@ -95,7 +99,7 @@ fn member_schema(setup: &Setup<'_>, wanted: &BTreeSet<String>) -> Result<SchemaR
 fn unchanged(setup: &Setup<'_>, people: &People, schema: &SchemaRef) -> Result<Vec<RecordBatch>, Failure> {
     let Some(base) = setup.base() else { return Ok(Vec::new()) };
     let doing = || "the members of the head cannot be read".to_owned();
-    let mut gone: HashSet<MemberId> = people.removed.iter().copied().collect();
+    let mut gone: hashbrown::HashSet<MemberId> = people.removed.iter().copied().collect();
     if people.dirty.num_rows() > 0 {
         gone.extend(ids(&people.dirty));
     }
@@ -103,7 +107,10 @@ fn unchanged(setup: &Setup<'_>, people: &People, schema: &SchemaRef) -> Result<V
     let mut members = Vec::new();
     for part in base.live("members", Some(&columns)).doing(doing)? {
         let batch = part.doing(doing)?.batch;
-        let stays: BooleanArray = ids(&batch).map(|id| Some(!gone.contains(&id))).collect();
+        let mut of_batch = ids(&batch);
+        let stays = BooleanBuffer::collect_bool(batch.num_rows(), |_| of_batch.next().is_some_and(|id| !gone.contains(&id)));
+        drop(of_batch);
+        let stays = BooleanArray::new(stays, None);
         let batch = if stays.true_count() == batch.num_rows() { batch } else { filter_record_batch(&batch, &stays).doing(doing)? };
         if batch.num_rows() > 0 {
             members.push(align(&batch, schema)?);

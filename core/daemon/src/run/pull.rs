@@ -1,13 +1,13 @@
 //! Pull: from a source's stream to segments.
 //!
-//! One thread reads the plugin's stream, another normalises, two batches at once where they wait, compares with what
-//! is known and writes.
+//! One thread reads the plugin's stream, one for each core looks which rows are known as they are and
+//! normalises the others, and one takes what they came to in order, and writes.
 //! A segment is made durable, then committed to the ledger together with the resume state that covers
 //! exactly its rows. A dry run reads the same stream, keeps its rows in memory and commits nothing.
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -18,7 +18,7 @@ use reunion_ledger::{Lease, Pull, Segment, SourceState};
 use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
 use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
 use reunion_model::{PullId, RecordKey};
-use reunion_people::{Known, Normalised, Normaliser, Split};
+use reunion_people::{Known, NormaliseError, Normalised, Normaliser, Split};
 use serde_json::Value;
 
 use crate::failure::{Doing, Failure};
@@ -67,11 +67,20 @@ pub struct PulledRows {
     pub deletes: bool,
     /// Its segments.
     pub segments: Vec<SegmentFile>,
-    /// All rows of the segments, where they are still in memory.
-    pub kept: Option<Vec<Kept>>,
+    /// All that the segments hold, where it is still in memory.
+    pub kept: Option<KeptRows>,
     /// Rows of a dry run, which are in no segment.
     pub batches: Vec<RecordBatch>,
     /// Keys of rows of a dry run that are unchanged.
+    pub seen: Vec<RecordKey>,
+}
+
+/// What the segments of a pull hold.
+#[derive(Default)]
+pub struct KeptRows {
+    /// Their rows, in order.
+    pub chunks: Vec<Kept>,
+    /// Keys of the rows that are unchanged, in order.
     pub seen: Vec<RecordKey>,
 }
 
@@ -118,22 +127,63 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
         Err(error) => return pulled(plan, &before, None, Some(error)),
     };
     let mut puller = Puller::new(plan, open)?;
-    let (sender, items) = sync_channel(BATCHES_IN_FLIGHT_MAX);
+    let (items, taken) = sync_channel(BATCHES_IN_FLIGHT_MAX);
+    let (batches, waiting) = sync_channel(BATCHES_IN_FLIGHT_MAX);
+    let waiting = Mutex::new(waiting);
     let ended = std::thread::scope(|scope| {
-        scope.spawn(move || read(stream, |item| sender.send(item).is_ok()));
-        puller.take_all(items)
+        scope.spawn(move || read(stream, batches, items));
+        for _ in 0..cores() {
+            scope.spawn(|| normalise(plan, &waiting));
+        }
+        puller.take_all(taken)
     })?;
     pulled(plan, &before, Some(puller), ended)
 }
 
+/// A batch, and where what becomes of it is waited for.
+type Work = (RecordBatch, SyncSender<Result<Split, NormaliseError>>);
+
+/// One item of a stream, in its order.
+enum Taken {
+    /// What becomes of a batch, once somebody has worked on it.
+    Batch(Receiver<Result<Split, NormaliseError>>),
+    /// Any other item.
+    Item(Item),
+}
+
 /// Hands on every item of a stream until it ends, fails, or nobody wants more.
-fn read(mut stream: Box<dyn ItemStream>, mut hand_on: impl FnMut(Result<Item, PluginError>) -> bool) {
+fn read(mut stream: Box<dyn ItemStream>, batches: SyncSender<Work>, items: SyncSender<Result<Taken, PluginError>>) {
     while let Some(item) = stream.next().transpose() {
         let last = item.is_err();
-        if !hand_on(item) || last {
+        let taken = match item {
+            Ok(Item::Batch(batch)) => {
+                let (split, result) = sync_channel(1);
+                if batches.send((batch, split)).is_err() {
+                    return;
+                }
+                Ok(Taken::Batch(result))
+            }
+            item => item.map(Taken::Item),
+        };
+        if items.send(taken).is_err() || last {
             return;
         }
     }
+}
+
+/// Works on batches until there are no more.
+fn normalise(plan: &PullPlan<'_>, waiting: &Mutex<Receiver<Work>>) {
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((batch, split)) = next else { return };
+        // Nobody waits for it where the pull was given up.
+        let _ = split.send(plan.normaliser.split(&batch, plan.known));
+    }
+}
+
+/// Threads that can work at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
@@ -160,7 +210,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
         if let Some(mut puller) = puller.filter(|puller| !puller.resumed)
             && let Some(pull) = pulls.iter_mut().find(|pull| pull.pull_id == puller.pull_id)
         {
-            pull.kept = puller.kept.take().map(|kept| kept.chunks);
+            pull.kept = puller.kept.take().map(|kept| kept.kept);
         }
         let (as_of_us, cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
         return Ok(Pulled { pulls, as_of_us, cursor, unfit, failed });
@@ -194,7 +244,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
 /// Keeps the rows of a pull for the stages after it.
 #[derive(Default)]
 struct Keeper {
-    chunks: Vec<Kept>,
+    kept: KeptRows,
     bytes: usize,
     /// The last rows, which lie together in one segment.
     segment: usize,
@@ -204,6 +254,11 @@ struct Keeper {
 }
 
 impl Keeper {
+    fn seen(&mut self, keys: &[RecordKey]) {
+        self.bytes += size_of_val(keys);
+        self.kept.seen.extend_from_slice(keys);
+    }
+
     fn add(&mut self, segment: usize, first_row: u64, batch: RecordBatch) -> Result<(), Failure> {
         if self.batches.is_empty() {
             (self.segment, self.first_row) = (segment, first_row);
@@ -222,7 +277,7 @@ impl Keeper {
         }
         let batch = concat_batches(&batches[0].schema(), &batches).doing(|| "pulled rows cannot be put together".to_owned())?;
         self.bytes += batch.get_array_memory_size();
-        self.chunks.push(Kept { segment: self.segment, first_row: self.first_row, batch });
+        self.kept.chunks.push(Kept { segment: self.segment, first_row: self.first_row, batch });
         Ok(())
     }
 }
@@ -276,53 +331,32 @@ impl<'a> Puller<'a> {
 
     /// Takes items until the stream ends; what it ended with, if that was an error. The receiver is gone then
     /// in any case: a reader must not wait for room in a queue that nobody empties.
-    fn take_all(&mut self, items: Receiver<Result<Item, PluginError>>) -> Result<Option<PluginError>, Failure> {
-        let mut next = None;
-        while let Some(item) = next.take().or_else(|| items.recv().ok()) {
+    fn take_all(&mut self, items: Receiver<Result<Taken, PluginError>>) -> Result<Option<PluginError>, Failure> {
+        for item in items {
             match item {
-                Ok(Item::Batch(first)) => {
-                    let second = match items.try_recv() {
-                        Ok(Ok(Item::Batch(second))) => Some(second),
-                        other => {
-                            next = other.ok();
-                            None
-                        }
-                    };
-                    self.batches(&first, second.as_ref())?;
+                Ok(Taken::Batch(split)) => {
+                    let split = split.recv().map_err(|_| Failure::other("normalising broke off; this is a defect"))?;
+                    self.split(split)?;
                 }
-                Ok(item) => self.take(item)?,
+                Ok(Taken::Item(item)) => self.take(item)?,
                 Err(error) => return Ok(Some(error)),
             }
         }
         Ok(None)
     }
 
-    /// Takes a batch, and the next one where it is here already: normalising is most of the work of a pull,
-    /// and a source that is larger than the others would else leave cores without any.
-    fn batches(&mut self, first: &RecordBatch, second: Option<&RecordBatch>) -> Result<(), Failure> {
-        let PullPlan { normaliser, source, .. } = self.plan;
-        let normalised = std::thread::scope(|scope| {
-            let second = second.map(|second| scope.spawn(|| normaliser.batch(second)));
-            let first = normaliser.batch(first);
-            let second = second.map(|second| second.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            [Some(first), second]
-        });
-        for normalised in normalised.into_iter().flatten() {
-            let normalised = normalised.doing(|| format!("the rows of source {source} cannot be normalised"))?;
-            self.count_unfit(&normalised);
-            self.rows(&normalised.records)?;
-        }
-        Ok(())
+    fn split(&mut self, split: Result<Split, NormaliseError>) -> Result<(), Failure> {
+        self.rows(split.doing(|| format!("the rows of source {} cannot be normalised", self.plan.source))?)
     }
 
     fn take(&mut self, item: Item) -> Result<(), Failure> {
         match item {
             Item::Begin { resumed } => self.begin(resumed),
-            Item::Batch(batch) => self.batches(&batch, None),
+            Item::Batch(batch) => self.split(self.plan.normaliser.split(&batch, self.plan.known)),
             Item::Rejected(batch) => {
                 let doing = || format!("the rejected rows of source {} cannot be stored", self.plan.source);
-                let records = self.plan.normaliser.rejected(&batch).doing(doing)?;
-                self.rows(&records)
+                let split = self.plan.normaliser.split_rejected(&batch, self.plan.known).doing(doing)?;
+                self.rows(split)
             }
             Item::State(state) => {
                 self.latest_state = Some(state);
@@ -352,17 +386,19 @@ impl<'a> Puller<'a> {
         self.plan.state.ask(ledger.begin_pull(lease, self.plan.source, self.pull_id, self.plan.mode, now_us()))
     }
 
-    fn count_unfit(&mut self, normalised: &Normalised) {
-        for column in normalised.nulls.iter().filter(|column| column.not_cast > 0) {
-            *self.unfit.entry(column.column.clone()).or_default() += column.not_cast;
+    fn count_unfit(&mut self, columns: impl Iterator<Item = (String, u64)>) {
+        for (column, cells) in columns.filter(|(_, cells)| *cells > 0) {
+            *self.unfit.entry(column).or_default() += cells;
         }
     }
 
-    /// Sorts records into those that are new or changed and those that are as they were.
-    fn rows(&mut self, records: &RecordBatch) -> Result<(), Failure> {
-        self.rows += records.num_rows() as u64;
-        self.plan.progress.read(records.num_rows());
-        let Split { changed: records, seen } = self.plan.known.split(records).doing(|| "rows cannot be compared".to_owned())?;
+    /// Takes rows that are new or changed, and those that are as they were.
+    fn rows(&mut self, split: Split) -> Result<(), Failure> {
+        let Split { changed: Normalised { records, nulls }, seen, unfit_seen } = split;
+        let rows = records.num_rows() + seen.len();
+        self.rows += rows as u64;
+        self.plan.progress.read(rows);
+        self.count_unfit(nulls.into_iter().map(|column| (column.column, column.not_cast)).chain(unfit_seen));
         if self.plan.lease.is_none() {
             self.seen.extend(seen);
             self.batches.extend((records.num_rows() > 0).then_some(records));
@@ -373,6 +409,7 @@ impl<'a> Puller<'a> {
         let first_row = writer.write(&records).doing(doing)?;
         writer.seen(&seen).doing(doing)?;
         if let Some(kept) = &mut self.kept {
+            kept.seen(&seen);
             kept.add(self.seq as usize, first_row, records)?;
             self.kept = self.kept.take().filter(|kept| kept.bytes <= KEPT_BYTES_MAX);
         }

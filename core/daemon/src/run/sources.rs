@@ -9,7 +9,6 @@ use reunion_host::{CallOptions, SourceConnector};
 use reunion_keys::Lookup;
 use reunion_ledger::{ComponentKind, ComponentState, Pull};
 use reunion_model::RunId;
-use reunion_model::record::{CONTENT_HASH, RECORD_KEY};
 use reunion_model::schema::ColumnType;
 use reunion_people::{Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
 use serde::{Deserialize, Serialize};
@@ -32,6 +31,9 @@ pub struct StoredSchema {
     pub sources: BTreeMap<String, BTreeMap<String, ColumnType>>,
     /// The sources in the order of the members' source bits.
     pub order: Vec<String>,
+    /// What decides who is who: where it differs, that is decided anew for everybody.
+    #[serde(default)]
+    pub identity: String,
     /// What members' columns are made by: where it differs, all members are made anew.
     pub golden: String,
 }
@@ -258,7 +260,7 @@ fn pull_one(
         None => Known::default(),
         Some(base) => {
             let doing = || format!("the records of source {} cannot be read", schema.name);
-            let batches = base.live(&format!("records/{origin}"), Some(&[RECORD_KEY, CONTENT_HASH])).doing(doing)?;
+            let batches = base.live(&format!("records/{origin}"), Some(&Known::COLUMNS)).doing(doing)?;
             let batches = batches.map(|part| part.map(|part| part.batch)).collect::<Result<Vec<_>, _>>().doing(doing)?;
             Known::new(&batches).doing(doing)?
         }

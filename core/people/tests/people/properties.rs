@@ -109,6 +109,26 @@ proptest! {
     }
 
     #[test]
+    fn a_narrowed_run_comes_to_what_a_run_over_everybody_does(runs in prop::collection::vec(prop::collection::vec(any_given(any::<bool>()), 0..3), 1..6), policy in any_policy(), cards_max in 2_u32..6, keyed in any::<bool>()) {
+        let mut worlds = [true, false].map(|narrows| {
+            let mut world = World::new(config(&["phone", "unionid"], cards_max, policy));
+            world.narrows = narrows;
+            world
+        });
+        for mut run in runs {
+            run.iter_mut().for_each(|given| given.keyed = keyed && given.source == SOURCES[1]);
+            let [mut one, mut other] = worlds.each_mut().map(|world| world.run(&run));
+            for done in [&mut one, &mut other] {
+                done.removed.sort_unstable();
+                done.merges.sort_unstable();
+                done.splits.sort_unstable();
+            }
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(worlds[0].all(), worlds[1].all());
+        }
+    }
+
+    #[test]
     fn order_and_cut_do_not_matter(given in prop::collection::vec(any_given(Just(true)), 1..4), order in any::<prop::sample::Index>(), cut in 1_usize..9, policy in any_policy()) {
         let mut by_source = BTreeMap::new();
         for given in given {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reunion_model::Reason;
 use reunion_people::{Deletions, SharedPhonePolicy, SourceCounts};
 
-use crate::world::{Row, World, config, day, increment, row, snapshot};
+use crate::world::{Given, Row, World, config, day, increment, row, snapshot};
 
 const A: &str = "13912345671";
 const B: &str = "13912345672";
@@ -130,4 +130,19 @@ fn records_that_others_push_over_the_cap_are_counted_apart() {
     assert_eq!(done.counts["mall"], SourceCounts { changed: 1, ..counts(1) });
     assert_eq!(done.counts["pos"], SourceCounts { released: 2, ..counts(0) });
     assert_eq!(world.people().len(), 2);
+}
+
+#[test]
+fn rows_that_could_not_be_told_apart_stay_aside_until_a_pull_says_otherwise() {
+    let keyed = |rows: &[Row]| Given { keyed: true, ..increment("pos", rows) };
+    let phone = "13912345678";
+    let mut world = World::merging();
+    world.run(&[keyed(&[row("", phone).with(|row| row.name = "张三".into()), row("", phone).with(|row| row.name = "李四".into())])]);
+    let reasons = |world: &World| world.records().into_values().map(|outcome| outcome.err()).collect::<Vec<_>>();
+    assert_eq!(reasons(&world), [Some("record_key_duplicate".to_owned())]);
+    // A run that says nothing of them.
+    world.run(&[keyed(&[]), increment("mall", &[row("1", "13912345679")])]);
+    assert_eq!(reasons(&world), [None, Some("record_key_duplicate".to_owned())]);
+    world.run(&[keyed(&[row("", phone).with(|row| row.name = "张三".into())])]);
+    assert_eq!(reasons(&world), [None, None]);
 }

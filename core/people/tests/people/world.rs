@@ -119,6 +119,7 @@ pub fn increment(source: &'static str, rows: &[Row]) -> Given {
 }
 
 /// What a run did.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Done {
     pub counts: BTreeMap<String, SourceCounts>,
     pub deletions: BTreeMap<String, Deletions>,
@@ -135,6 +136,8 @@ pub struct Done {
 /// The state between runs.
 pub struct World {
     pub config: IdentityConfig,
+    /// Whether a run decides only what can change.
+    pub narrows: bool,
     sources: Vec<String>,
     /// Source name and batch, oldest to newest.
     chunks: Vec<(String, RecordBatch)>,
@@ -150,6 +153,7 @@ impl World {
     pub fn new(config: IdentityConfig) -> Self {
         Self {
             config,
+            narrows: true,
             sources: Vec::new(),
             chunks: Vec::new(),
             assignments: BTreeMap::new(),
@@ -179,10 +183,9 @@ impl World {
             let from = self.chunks.len();
             let mut seen = Vec::new();
             for rows in given.rows.chunks(given.cut) {
-                let records = normaliser.batch(&batch(rows)).unwrap().records;
-                let split = known.split(&records).unwrap();
+                let split = normaliser.split(&batch(rows), &known).unwrap();
                 seen.extend(split.seen);
-                self.chunks.push((given.source.to_owned(), split.changed));
+                self.chunks.push((given.source.to_owned(), split.changed.records));
             }
             pulls.push(Pull {
                 source: index(given.source, &self.sources),
@@ -207,17 +210,45 @@ impl World {
         let chunks = chunks.collect::<Vec<_>>();
         let assignments = self.assignments.values().cloned().collect::<Vec<_>>();
         let members = self.members.values().cloned().collect::<Vec<_>>();
-        let input = PullInput { sources: &self.sources, chunks: &chunks, previous_chunks, pulls: &pulls, assignments: &assignments };
+        let settled = Settled::default();
+        let all = PullInput {
+            sources: &self.sources,
+            chunks: &chunks,
+            previous_chunks,
+            pulls: &pulls,
+            assignments: &assignments,
+            settled: &settled,
+        };
+        let scope = if self.narrows { narrow(&all, &members, &self.config, &lookup(), 1.0).unwrap() } else { None };
+        let chunks_in = scope.iter().flat_map(|scope| &scope.rows).zip(&chunks).map(|(rows, Chunk { source, batch })| Chunk {
+            source: *source,
+            batch: take_record_batch(batch, &arrow::array::UInt32Array::from(rows.clone())).unwrap(),
+        });
+        let chunks_in = chunks_in.chain(chunks[previous_chunks..].iter().cloned()).collect::<Vec<_>>();
+        let (input, members_in) = match &scope {
+            None => (all, &members),
+            Some(Scope { pulls, assignments, members, settled, .. }) => {
+                (PullInput { chunks: &chunks_in, pulls, assignments, settled, ..all }, members)
+            }
+        };
         let resolved = Resolved::new(input).unwrap();
         let deletions = self.sources.iter().cloned().zip(resolved.deletions().iter().copied()).collect();
-        let previous = PreviousMembers { members: &members, forwarded: &self.forwarded };
-        let identified = identify(resolved, &self.config, &lookup(), previous, false).unwrap();
-        let loaded = identified.rows_needed().into_iter().zip(&self.chunks).map(|(rows, (_, batch))| {
-            let picked = take_record_batch(batch, &arrow::array::UInt32Array::from(rows.clone())).unwrap();
+        let previous = PreviousMembers { members: members_in, everyone: &members, forwarded: &self.forwarded };
+        let mut identified = identify(resolved, &self.config, &lookup(), previous, false).unwrap();
+        let place = |chunk: usize, row: u32| match &scope {
+            Some(scope) if chunk < previous_chunks => scope.rows[chunk][row as usize],
+            _ => row,
+        };
+        let loaded = identified.rows_needed().into_iter().zip(&self.chunks).enumerate().map(|(chunk, (rows, (_, batch)))| {
+            let places = rows.iter().map(|row| place(chunk, *row)).collect::<Vec<_>>();
+            let picked = take_record_batch(batch, &arrow::array::UInt32Array::from(places)).unwrap();
             (!rows.is_empty()).then_some(Loaded { batch: picked, rows: Some(rows) })
         });
         let golden = golden(&plan(), &lookup(), &identified, &loaded.collect::<Vec<_>>()).unwrap();
+        identified.restore.iter_mut().for_each(|(chunk, row)| *row = place(*chunk as usize, *row));
         self.apply(&identified, &golden);
+        let outside = scope.as_ref().map_or(0, |scope| scope.members_outside);
+        assert_eq!(self.members.len() as u64, identified.members.len() as u64 + outside);
         Done {
             counts: self.sources.iter().cloned().zip(identified.counts).collect(),
             deletions,
@@ -252,7 +283,6 @@ impl World {
             self.members.insert(id, golden.members.slice(row, 1));
         }
         self.forwarded.extend(identified.merges.iter().map(|(from, _)| *from));
-        assert_eq!(self.members.len(), identified.members.len());
         assert!(identified.members.ids.iter().all(|id| self.members.contains_key(id)));
     }
 
