@@ -249,10 +249,12 @@ fn schema(setup: &Setup<'_>, identity: &IdentityConfig) -> Result<(StoredSchema,
     let order: Vec<String> = setup.schemas.keys().cloned().collect();
     let golden = rules.join(",");
     let identity = identity.terms();
-    let anew = match () {
-        () if setup.base().is_none() || before.golden != golden || before.order != order => Anew::Members,
-        () if before.identity != identity => Anew::Identity,
-        () => Anew::Changes,
+    let anew = if setup.base().is_none() || before.golden != golden || before.order != order {
+        Anew::Members
+    } else if before.identity != identity {
+        Anew::Identity
+    } else {
+        Anew::Changes
     };
     Ok((StoredSchema { sources, order, identity, golden }, anew))
 }

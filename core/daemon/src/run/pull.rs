@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -129,11 +129,14 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
     let mut puller = Puller::new(plan, open)?;
     let (items, taken) = sync_channel(BATCHES_IN_FLIGHT_MAX);
     let (batches, waiting) = sync_channel(BATCHES_IN_FLIGHT_MAX);
-    let waiting = Mutex::new(waiting);
+    // Gone with the last who takes from it, so that the reader never waits for nobody.
+    let waiting = Arc::new(Mutex::new(waiting));
+    let workers = (0..cores()).map(|_| Arc::clone(&waiting)).collect::<Vec<_>>();
+    drop(waiting);
     let ended = std::thread::scope(|scope| {
         scope.spawn(move || read(stream, batches, items));
-        for _ in 0..cores() {
-            scope.spawn(|| normalise(plan, &waiting));
+        for waiting in workers {
+            scope.spawn(move || normalise(plan, &waiting));
         }
         puller.take_all(taken)
     })?;
