@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use parquet::errors::ParquetError;
 
 use crate::DiskError;
+use crate::manifest::VERSION;
 
 /// Why files of people cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,10 @@ pub enum GenerationError {
         problem: String,
     },
     /// A manifest of a later version of the program.
-    #[error("the manifest {} has version {found}, and this program knows version 1; use the program that wrote it, or a later one", path.display())]
+    #[error(
+        "the manifest {} has version {found}, and this program knows those up to {VERSION}; use the program that wrote it, or a later one",
+        path.display()
+    )]
     ManifestVersion {
         /// The manifest.
         path: PathBuf,

@@ -14,7 +14,7 @@ use crate::{GenerationError, SegmentFile, StateDir};
 
 /// Bytes of a manifest. Ten thousand segments in one generation are far below it.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
-/// The version of the document.
+/// The version of the document. Those before it are understood.
 pub(crate) const VERSION: u32 = 2;
 /// Where the sealed part of a manifest belongs.
 const SEAL_PLACE: &[u8] = b"manifest sources";
@@ -29,8 +29,10 @@ pub struct FileEntry {
     /// Its size.
     pub bytes: u64,
     /// XXH3-128 of the whole file, hex. Files are authenticated by their encryption; this tells them from
-    /// older versions of themselves and from what a disk made of them, at the speed of a copy.
-    pub xxh3: String,
+    /// older versions of themselves and from what a disk made of them, at the speed of a copy. Files of
+    /// version 1 have their SHA-256 here.
+    #[serde(alias = "sha256")]
+    pub checksum: String,
 }
 
 /// What the rows of a table's file do.
@@ -186,7 +188,7 @@ impl Manifest {
         }
         let damaged = |problem: String| GenerationError::ManifestDamaged { path: path.clone(), problem };
         let found: Version = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        if found.version != VERSION {
+        if found.version > VERSION {
             return Err(GenerationError::ManifestVersion { path, found: found.version });
         }
         let mut manifest: Self = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;

@@ -97,8 +97,8 @@ impl FileWriter {
     pub(crate) fn finish(mut self) -> Result<FileEntry, GenerationError> {
         let file = self.end()?;
         debug_assert_eq!(file.path(), self.path);
-        let (bytes, xxh3) = file.commit()?;
-        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, xxh3 })
+        let (bytes, checksum) = file.commit()?;
+        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, checksum })
     }
 
     /// Waits for the encoder; the file with all that was written, or why it could not be.

@@ -6,10 +6,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::durable::{failed, file_checksum};
 use crate::{DiskError, FileEntry, Generation, GenerationError, People};
+
+/// Hex digits of a SHA-256, which files of version 1 have.
+const SHA256_DIGITS: usize = 64;
 
 /// A file that is not what the manifest says.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ pub(crate) fn verify(people: &People, generation: &Generation) -> Result<Vec<Dam
 }
 
 fn check(path: &Path, file: &FileEntry) -> Result<Option<Problem>, DiskError> {
-    let mut open = match File::open(path) {
+    let open = match File::open(path) {
         Ok(open) => open,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Problem::Missing)),
         Err(error) => return Err(failed("open", path)(error)),
@@ -76,12 +80,40 @@ fn check(path: &Path, file: &FileEntry) -> Result<Option<Problem>, DiskError> {
     if found != file.bytes {
         return Ok(Some(Problem::Size { expected: file.bytes, found }));
     }
-    let (mut digest, mut buffer) = (Xxh3::new(), vec![0; 1 << 20]);
+    let changed = match file.checksum.len() {
+        SHA256_DIGITS => hex::encode(digest(open, path, Sha256::new(), |digest, bytes| digest.update(bytes))?.finalize()) != file.checksum,
+        _ => file_checksum(&digest(open, path, Xxh3::new(), Xxh3::update)?) != file.checksum,
+    };
+    Ok(changed.then_some(Problem::Changed))
+}
+
+/// All of a file, given to `update` piece by piece.
+fn digest<D>(mut file: File, path: &Path, mut digest: D, update: impl Fn(&mut D, &[u8])) -> Result<D, DiskError> {
+    let mut buffer = vec![0; 1 << 20];
     loop {
-        match open.read(&mut buffer).map_err(failed("read", path))? {
-            0 => break,
-            count => digest.update(&buffer[..count]),
+        match file.read(&mut buffer).map_err(failed("read", path))? {
+            0 => return Ok(digest),
+            count => update(&mut digest, &buffer[..count]),
         }
     }
-    Ok((file_checksum(&digest) != file.xxh3).then_some(Problem::Changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_of_both_versions_tell_a_changed_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let entry = |text: &str| serde_json::from_str::<FileEntry>(text).unwrap();
+        let old = entry(r#"{"path":"a","rows":1,"bytes":3,"sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}"#);
+        let new = entry(r#"{"path":"a","rows":1,"bytes":3,"checksum":"06b05ab6733a618578af5f94892f3950"}"#);
+        for (bytes, is_whole) in [(b"abc", true), (b"abd", false)] {
+            std::fs::write(&path, bytes).unwrap();
+            for entry in [&old, &new] {
+                assert_eq!(check(&path, entry).unwrap().is_none(), is_whole, "{}", entry.checksum);
+            }
+        }
+    }
 }
