@@ -67,7 +67,7 @@ pub fn plan(setup: &Setup<'_>, pulled: &PulledSources, people: &People, populati
         stale_sources: setup.stale_sources(pulled)?,
         suppressed: &suppressed,
         campaigns: &inputs,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: super::cores(),
     })
     .doing(doing)?;
     let regate_campaigns: HashMap<&str, RegateCampaign<'_>> = setup

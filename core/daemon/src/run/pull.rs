@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::failure::{Doing, Failure};
 use crate::state::{State, now_us};
 
+use super::cores;
 use super::progress::Progress;
 
 /// Bytes of a segment, about, beyond which it is committed at the next resume state.
@@ -182,11 +183,6 @@ fn normalise(plan: &PullPlan<'_>, waiting: &Mutex<Receiver<Work>>) {
         // Nobody waits for it where the pull was given up.
         let _ = split.send(plan.normaliser.split(&batch, plan.known));
     }
-}
-
-/// Threads that can work at once.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
