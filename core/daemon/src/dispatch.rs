@@ -318,7 +318,10 @@ impl Dispatcher<'_> {
     fn answers(&self, name: &str, channel: &dyn ChannelConnector, dispatches: &[Dispatch]) -> Result<Vec<Answer>, Failure> {
         let pushes = dispatches.iter().map(|dispatch| self.prepared(dispatch)).collect::<Result<Vec<_>, _>>()?;
         if !is_quick(channel.traits()) {
-            let push = |(dispatch, push): (&Dispatch, Push)| push.made(channel, |receipts| self.record(name, dispatch, receipts));
+            let push = |(dispatch, push): (&Dispatch, Push)| {
+                let error = push.made(channel, |receipts| self.record(name, dispatch, receipts))?;
+                Ok((Vec::new(), error))
+            };
             return dispatches.iter().zip(pushes).map(push).collect();
         }
         let at_once = channel.traits().pushes_at_once.clamp(1, PUSHES_AT_ONCE_MAX).min(pushes.len());
@@ -471,31 +474,32 @@ impl Push {
     /// Gives it to the channel, and keeps the receipts.
     fn kept(self, channel: &dyn ChannelConnector) -> Result<Answer, Failure> {
         let mut kept = Vec::new();
-        let (_, error) = self.made(channel, |receipts| {
+        let error = self.made(channel, |receipts| {
             kept.extend(receipts.into_iter().map(receipt));
             Ok(())
         })?;
         Ok((kept, error))
     }
 
-    /// Gives it to the channel; `take` gets the receipts as they arrive.
+    /// Gives it to the channel; `take` gets the receipts as they arrive. What the push ended with, if that was
+    /// an error.
     fn made(
         self,
         channel: &dyn ChannelConnector,
         mut take: impl FnMut(Vec<reunion_host::Receipt>) -> Result<(), Failure>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Option<PluginError>, Failure> {
         let Self { call, info, tasks } = self;
         fault::point("push.before");
         let mut receipts = match channel.push(&call, &info, tasks) {
             Ok(receipts) => receipts,
-            Err(error) => return Ok((Vec::new(), Some(error))),
+            Err(error) => return Ok(Some(error)),
         };
         loop {
             fault::point("push.after");
             match receipts.next() {
                 Ok(Some(receipts)) => take(receipts)?,
-                Ok(None) => return Ok((Vec::new(), None)),
-                Err(error) => return Ok((Vec::new(), Some(error))),
+                Ok(None) => return Ok(None),
+                Err(error) => return Ok(Some(error)),
             }
         }
     }

@@ -14,7 +14,6 @@
 //! All records that are given are decided anew, which makes the result independent of the history but for
 //! the ids. [`crate::scope`] says which ones have to be given.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, StringBuilder};
@@ -122,6 +121,12 @@ impl PreviousMembers<'_> {
         }
         self.forwarded.iter().for_each(|id| give(id.as_u128()));
         Ok(())
+    }
+
+    fn ids(&self) -> Result<KeySet, StateError> {
+        let mut ids = KeySet::default();
+        self.each_id(|id| _ = ids.insert(id))?;
+        Ok(ids)
     }
 }
 
@@ -487,8 +492,6 @@ struct Before {
     epoch: Vec<u32>,
     hash: Vec<u128>,
     without_records: Vec<MemberId>,
-    /// All ids that are taken, once anybody asks.
-    taken: OnceCell<KeySet>,
 }
 
 impl Before {
@@ -507,7 +510,6 @@ impl Before {
             epoch: vec![0; count],
             hash: vec![0; count],
             without_records: Vec::new(),
-            taken: OnceCell::new(),
         };
         let mut found = vec![false; count];
         for batch in previous.members {
@@ -532,16 +534,6 @@ impl Before {
             Some(missing) => Err(StateError::Member(resolved.member(missing as u32))),
             None => Ok(before),
         }
-    }
-
-    /// Whether nobody has this id. For the few that have to be tried one by one.
-    fn is_free(&self, previous: &PreviousMembers, id: MemberId) -> Result<bool, StateError> {
-        if self.taken.get().is_none() {
-            let mut taken = KeySet::default();
-            previous.each_id(|id| _ = taken.insert(id))?;
-            return Ok(!self.taken.get_or_init(|| taken).contains(id.as_u128()));
-        }
-        Ok(self.taken.get().is_some_and(|taken| !taken.contains(id.as_u128())))
     }
 
     /// The order in which members were founded: a founding record without a time comes last.
@@ -571,7 +563,7 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
         }
         removed.push(id);
     }
-    let new_ids = new_ids(resolved, sets, &taken_from, &before, &previous, lookup)?;
+    let new_ids = new_ids(resolved, sets, &taken_from, &previous, lookup)?;
     let mut members = Members::default();
     let mut splits = Vec::new();
     let mut left = Vec::new();
@@ -645,7 +637,6 @@ fn new_ids(
     resolved: &Resolved,
     sets: &Sets,
     taken_from: &[u32],
-    before: &Before,
     previous: &PreviousMembers,
     lookup: &Lookup,
 ) -> Result<Vec<Option<(MemberId, u32)>>, StateError> {
@@ -660,10 +651,16 @@ fn new_ids(
     let ids = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| id_of(*set, 0));
     let mut given = vec![None; sets.len()];
     let taken = taken(previous, &ids)?;
+    // For the few ids that have to be tried one by one.
+    let mut everybody: Option<KeySet> = None;
     for ((set, id), taken) in new.into_iter().zip(ids).zip(taken) {
         let mut free = (id, 0);
         if taken {
-            while !before.is_free(previous, free.0)? {
+            let everybody = match &mut everybody {
+                Some(everybody) => everybody,
+                none => none.insert(previous.ids()?),
+            };
+            while everybody.contains(free.0.as_u128()) {
                 free = (id_of(set, free.1 + 1), free.1 + 1);
             }
         }
@@ -678,7 +675,7 @@ fn taken(previous: &PreviousMembers, ids: &[MemberId]) -> Result<Vec<bool>, Stat
         return Ok(vec![false; ids.len()]);
     }
     let mut wanted = KeySet::with_capacity(ids.len());
-    let numbers = ids.iter().map(|id| wanted.number(id.as_u128())).collect::<Vec<_>>();
+    let numbers = ids.iter().map(|id| wanted.insert(id.as_u128()).0).collect::<Vec<_>>();
     let mut taken = vec![false; wanted.len()];
     previous.each_id(|id| {
         if let Some(number) = wanted.find(id) {

@@ -204,12 +204,43 @@ pub struct Resolved<'a> {
     deletions: Vec<Deletions>,
 }
 
+/// Where the rows of each chunk begin, if all are laid end to end, and the end.
+#[derive(Debug)]
+pub(crate) struct Starts(Vec<u32>);
+
+impl Starts {
+    pub(crate) fn new(chunks: &[Chunk]) -> Result<Self, StateError> {
+        let mut starts = vec![0];
+        let mut total = 0;
+        for chunk in chunks {
+            total += chunk.batch.num_rows();
+            starts.push(u32::try_from(total).ok().filter(|total| *total != NONE).ok_or(StateError::Rows)?);
+        }
+        Ok(Self(starts))
+    }
+
+    /// Where this chunk begins, or after the last one the end.
+    pub(crate) fn of(&self, chunk: usize) -> u32 {
+        self.0[chunk]
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.0[self.0.len() - 1] as usize
+    }
+
+    /// The chunk of a row, and the row's place in it.
+    #[inline]
+    pub(crate) fn locate(&self, row: u32) -> (usize, usize) {
+        let chunk = self.0.partition_point(|start| *start <= row) - 1;
+        (chunk, (row - self.0[chunk]) as usize)
+    }
+}
+
 /// The columns of all chunks laid end to end; a row's position is its number.
 #[derive(Debug)]
 pub(crate) struct Rows<'a> {
     chunks: &'a [Chunk],
-    /// By chunk.
-    starts: Vec<u32>,
+    starts: Starts,
     ids: Vec<&'a StringArray>,
     hashes: Vec<&'a FixedSizeBinaryArray>,
     pub(crate) keys: Vec<u128>,
@@ -224,13 +255,11 @@ pub(crate) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(chunks: &'a [Chunk]) -> Result<Self, StateError> {
-        let total = chunks.iter().map(|chunk| chunk.batch.num_rows()).sum::<usize>();
-        if u32::try_from(total).map_or(true, |total| total == NONE) {
-            return Err(StateError::Rows);
-        }
+        let starts = Starts::new(chunks)?;
+        let total = starts.total();
         let mut rows = Self {
             chunks,
-            starts: Vec::with_capacity(chunks.len()),
+            starts,
             ids: Vec::with_capacity(chunks.len()),
             hashes: Vec::with_capacity(chunks.len()),
             keys: Vec::with_capacity(total),
@@ -240,7 +269,6 @@ impl<'a> Rows<'a> {
             reasons: Vec::with_capacity(total),
         };
         for Chunk { batch, .. } in chunks {
-            rows.starts.push(rows.keys.len() as u32);
             let (count, keys) = (batch.num_rows(), sixteens_of(batch, RECORDS, RECORD_KEY)?);
             rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
             rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
@@ -257,15 +285,14 @@ impl<'a> Rows<'a> {
         Ok(rows)
     }
 
-    pub(crate) fn chunk_start(&self, chunk: usize) -> u32 {
-        self.starts.get(chunk).copied().unwrap_or(self.keys.len() as u32)
+    fn chunk_start(&self, chunk: usize) -> u32 {
+        self.starts.of(chunk)
     }
 
     /// The chunk of a row, and the row's place in it.
     #[inline]
     pub(crate) fn locate(&self, row: u32) -> (usize, usize) {
-        let chunk = self.starts.partition_point(|start| *start <= row) - 1;
-        (chunk, (row - self.starts[chunk]) as usize)
+        self.starts.locate(row)
     }
 
     pub(crate) fn source(&self, row: u32) -> u16 {

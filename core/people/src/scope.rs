@@ -18,13 +18,13 @@ use reunion_model::{Reason, RecordKey};
 
 use crate::identity::{IdentityConfig, KeyColumns};
 use crate::matching::{KeySet, positions};
-use crate::pull::{Assignments, Chunk, Pull, PullInput, RECORDS, SourceCounts};
+use crate::pull::{Assignments, Chunk, Pull, PullInput, RECORDS, SourceCounts, Starts};
 use crate::table::{NONE, StateError, all_sixteen, byte_of, byte_reason, numbers_of, on_all_cores, sixteens_of, texts_of};
 
 /// Passes over all records, after which all of them are decided anew: a chain of members that is longer
 /// than this is none that people make.
 const PASSES_MAX: usize = 8;
-/// A value is looked at by one thread at the least so often, since a thread costs as much as that.
+/// Records that a thread looks at, at the least: for fewer it would cost more than it saves.
 const RECORDS_PER_THREAD_MIN: usize = 1 << 15;
 
 /// What is known of the records that stay as they are.
@@ -63,8 +63,7 @@ pub fn key_columns(config: &IdentityConfig) -> Vec<String> {
 /// the records can, so that to leave out the others costs more than it saves.
 ///
 /// Of the chunks no more than [`key_columns`] is looked at. `members` are those of the previous generation, of
-/// which the ids are looked at. The config has to be the
-/// one with which the previous assignments were made.
+/// which the ids are looked at. The config has to be the one with which the previous assignments were made.
 ///
 /// # Errors
 /// Where the batches are not what they should be.
@@ -89,8 +88,7 @@ pub fn narrow(
 
 /// The keys of all rows of all chunks laid end to end; a row's position is its number.
 struct Rows {
-    /// Where each chunk begins, and the end.
-    starts: Vec<u32>,
+    starts: Starts,
     keys: Vec<u128>,
     /// 0 where the row has no usable phone.
     phones: Vec<u64>,
@@ -100,14 +98,11 @@ struct Rows {
 
 impl Rows {
     fn new(chunks: &[Chunk], config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
-        let total = chunks.iter().map(|chunk| chunk.batch.num_rows()).sum::<usize>();
-        if u32::try_from(total).map_or(true, |total| total == NONE) {
-            return Err(StateError::Rows);
-        }
-        let mut rows = Self { starts: vec![0], keys: Vec::with_capacity(total), phones: Vec::with_capacity(total), others: Vec::new() };
+        let starts = Starts::new(chunks)?;
+        let total = starts.total();
+        let mut rows = Self { starts, keys: Vec::with_capacity(total), phones: Vec::with_capacity(total), others: Vec::new() };
         for Chunk { batch, .. } in chunks {
             rows.keys.extend(all_sixteen(sixteens_of(batch, RECORDS, RECORD_KEY)?));
-            rows.starts.push(rows.keys.len() as u32);
             let phones = numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?;
             let reasons = texts_of(batch, RECORDS, REASON)?;
             let is_plain = phones.null_count() == 0 && reasons.null_count() == reasons.len();
@@ -122,15 +117,10 @@ impl Rows {
         let is_there = |column: &&Vec<Option<StringArray>>| column.iter().flatten().any(|texts| texts.null_count() < texts.len());
         let all = (0..total as u32).collect::<Vec<_>>();
         let values = |column: &Vec<Option<StringArray>>| {
-            on_all_cores(&all, RECORDS_PER_THREAD_MIN, |row| columns.hash(column, rows.locate(*row)).unwrap_or_default())
+            on_all_cores(&all, RECORDS_PER_THREAD_MIN, |row| columns.hash(column, rows.starts.locate(*row)).unwrap_or_default())
         };
         let others = columns.others.iter().filter(is_there).map(values).collect();
         Ok(Self { others, ..rows })
-    }
-
-    fn locate(&self, row: u32) -> (usize, usize) {
-        let chunk = self.starts.partition_point(|start| *start <= row) - 1;
-        (chunk, (row - self.starts[chunk]) as usize)
     }
 }
 
@@ -157,10 +147,10 @@ impl<'a> Records<'a> {
         let rows = Rows::new(input.chunks, config, lookup)?;
         let before = Assignments::new(input.assignments)?;
         let count = before.keys.len();
-        let of_row = positions(&rows.keys[..rows.starts[input.previous_chunks] as usize], &before.keys);
+        let of_row = positions(&rows.keys[..rows.starts.of(input.previous_chunks) as usize], &before.keys);
         let (mut row, mut source) = (vec![NONE; count], vec![0; count]);
         for (chunk, Chunk { source: of_chunk, .. }) in input.chunks[..input.previous_chunks].iter().enumerate() {
-            for at in rows.starts[chunk]..rows.starts[chunk + 1] {
+            for at in rows.starts.of(chunk)..rows.starts.of(chunk + 1) {
                 let record = of_row[at as usize];
                 if record != NONE {
                     // Of several versions the last counts.
@@ -210,7 +200,7 @@ impl<'a> Reach<'a> {
     /// Takes in what came changed or new, what is gone, and what only the pulls of this run can say.
     fn start(&mut self) {
         let Records { input, rows, before, row, source, offers, pull, .. } = self.records;
-        let from = rows.starts[input.previous_chunks] as usize;
+        let from = rows.starts.of(input.previous_chunks) as usize;
         for record in positions(&rows.keys[from..], &before.keys) {
             if record != NONE {
                 self.take(record);
@@ -300,8 +290,8 @@ impl<'a> Reach<'a> {
         let Records { input, rows, of_row, seen, .. } = records;
         let has = |record: u32| record != NONE && is_in[record as usize];
         let of_chunk = |chunk: usize| {
-            let start = rows.starts[chunk];
-            (start..rows.starts[chunk + 1]).filter(|row| has(of_row[*row as usize])).map(|row| row - start).collect()
+            let start = rows.starts.of(chunk);
+            (start..rows.starts.of(chunk + 1)).filter(|row| has(of_row[*row as usize])).map(|row| row - start).collect()
         };
         let rows = (0..input.previous_chunks).map(of_chunk).collect();
         let pulls = input.pulls.iter().zip(seen).map(|(pull, records)| {
