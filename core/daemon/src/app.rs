@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reunion_host::Plugins;
+use reunion_host::{Plugins, memory};
 use reunion_ledger::Ledger;
 use serde::Serialize;
 use tokio::runtime::{Builder, Handle};
@@ -35,6 +35,7 @@ pub struct App {
 
 /// Runs a command to its end.
 pub fn main(cli: Cli) -> Exit {
+    memory::keep();
     let format = cli.format;
     match start(cli) {
         Ok(exit) => exit,

@@ -11,6 +11,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use parquet::errors::ParquetError;
+use reunion_model::limits::cores;
 
 use crate::GenerationError;
 use crate::parquet_file::FileReader;
@@ -215,7 +216,7 @@ impl Batches {
 
 impl Source {
     fn start(tasks: Vec<Task>, schema: &SchemaRef) -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(tasks.len());
+        let threads = cores().min(THREADS_MAX).min(tasks.len());
         if threads < 2 {
             return Self::Here { tasks: tasks.into_iter(), schema: Arc::clone(schema) };
         }

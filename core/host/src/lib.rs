@@ -16,6 +16,7 @@ mod contract;
 mod instance;
 mod library;
 mod log;
+pub mod memory;
 pub mod schema;
 mod search;
 mod source;

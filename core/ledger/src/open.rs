@@ -30,6 +30,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 const READERS_MAX: u32 = 4;
 /// Rows that SQLite's thread may be ahead of whoever reads them: to wait for each other costs more than a row.
 const ROWS_AHEAD: usize = 1024;
+/// Pages of the write-ahead log, of 4 KiB, beyond which they are copied into the database: a page that many
+/// transactions change is copied once.
+const WAL_PAGES: u32 = 8192;
 const POSTGRES_CONNECTIONS_MAX: u32 = 8;
 
 /// Where a ledger is.
@@ -137,6 +140,10 @@ async fn open_sqlite(path: &Path, opened: impl Fn(sqlx::Error) -> LedgerError) -
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // Statements that write many rows keep what they overwrite until they end: in a file that would be read
+        // and written for each.
+        .pragma("temp_store", "memory")
+        .pragma("wal_autocheckpoint", WAL_PAGES.to_string())
         .busy_timeout(BUSY_TIMEOUT)
         .row_buffer_size(ROWS_AHEAD)
         .disable_statement_logging();

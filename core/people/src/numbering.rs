@@ -5,7 +5,9 @@
 //! them. Numbers are given in the order in which keys first come, so the result does not depend on the
 //! number of threads.
 
-use crate::table::{KeyTable, NONE, cores, on_all_cores, one_by_one, spread};
+use reunion_model::limits::cores;
+
+use crate::table::{KeyTable, NONE, on_all_cores, one_by_one, spread};
 
 /// Keys of one part, about: their table takes a quarter of a second-level cache.
 const PART_KEYS: usize = 8192;

@@ -9,6 +9,7 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use hashbrown::HashTable;
 use reunion_model::Reason;
+use reunion_model::limits::cores;
 use reunion_model::schema::timestamp_type;
 
 /// Stands for "none" in columns of positions.
@@ -198,9 +199,4 @@ pub(crate) fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work
     });
     done.sort_unstable_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
-}
-
-/// Threads that can work at once.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

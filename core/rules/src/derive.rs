@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, Schema, Times
 use hashbrown::{HashMap, HashSet};
 use jiff::tz::TimeZone;
 use reunion_model::MemberId;
+use reunion_model::limits::cores;
 use reunion_model::schema::{ColumnType, DERIVED, MEMBER_ID, PHONE, timestamp_type};
 
 use crate::DeriveError;
@@ -98,7 +99,7 @@ pub fn derive(members: &[RecordBatch], how: &Derivation<'_>) -> Result<Vec<Recor
     };
     let starts = starts(members.iter().map(RecordBatch::num_rows));
 
-    parallel::map(members.len(), parallel::threads(), |at| {
+    parallel::map(members.len(), cores(), |at| {
         let inputs = &inputs[at];
         let mut columns = members[at].columns().to_vec();
         let clock_day = calendar.day(how.clock_us);

@@ -15,6 +15,7 @@ use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use reunion_model::MemberId;
+use reunion_model::limits::cores;
 use reunion_model::schema::MEMBER_ID;
 
 use crate::engine::present;
@@ -95,7 +96,7 @@ impl BoundRules {
         }
         let known: Vec<Known> = self.tags.iter().map(|tag| Known::of(previous.entries(&tag.name))).collect();
         let work = |at: usize| self.piece(&inputs[pieces[at].batch], &pieces[at], &known, with_since);
-        let results = parallel::map(pieces.len(), parallel::threads(), work)?;
+        let results = parallel::map(pieces.len(), cores(), work)?;
         self.assemble(&inputs, &pieces, results, previous, &known)
     }
 

@@ -1,6 +1,5 @@
 //! Work over many pieces on all cores, in threads that end with the call.
 
-use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,11 +32,6 @@ pub(crate) fn map<T: Send, E: Send>(count: usize, threads_max: usize, work: impl
     });
     let results = results.into_inner().expect("no thread panics while it holds the lock");
     results.into_iter().map(|result| result.expect("each number was taken by a thread")).collect()
-}
-
-/// How many threads the machine runs at a time.
-pub(crate) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// `work` on a thread with a stack deep enough for any rule that [`crate::scan`] lets through.

@@ -16,9 +16,10 @@ use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::StreamExt;
 
+use reunion_model::limits::cores;
+
 use crate::QueryError;
 use crate::engine::{Clock, hex_function};
-use crate::parallel;
 use crate::scan::{Complaint, Scan};
 use crate::translate::{masked, nearest, one_line, translate};
 
@@ -63,8 +64,7 @@ pub async fn query(sql: &str, tables: Vec<Table>, clock: QueryClock, limits: Que
     let (send, receive) = tokio::sync::oneshot::channel();
     let sql = sql.to_owned();
     let run = move || {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(parallel::threads()).thread_stack_size(STACK_BYTES).build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores()).thread_stack_size(STACK_BYTES).build();
         let result = match runtime {
             Ok(runtime) => runtime.block_on(run(&sql, tables, &clock, limits)),
             Err(error) => Err(QueryError::Engine(DataFusionError::IoError(error))),
@@ -125,7 +125,7 @@ fn context(tables: Vec<Table>, clock: &QueryClock, limits: QueryLimits) -> Resul
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(QueryError::Engine)?;
-    let config = SessionConfig::new().with_information_schema(true).with_target_partitions(parallel::threads());
+    let config = SessionConfig::new().with_information_schema(true).with_target_partitions(cores());
     let context = SessionContext::new_with_state(clock.session(config, Some(runtime)).map_err(QueryError::Engine)?);
     for table in tables {
         register(&context, table, &clock).map_err(QueryError::Engine)?;
@@ -159,7 +159,7 @@ fn register(context: &SessionContext, table: Table, clock: &Clock) -> Result<(),
 
 /// The batches in as many partitions as there are cores.
 fn spread(batches: Vec<RecordBatch>) -> Vec<Vec<RecordBatch>> {
-    let mut partitions = vec![Vec::new(); parallel::threads().min(batches.len()).max(1)];
+    let mut partitions = vec![Vec::new(); cores().min(batches.len()).max(1)];
     let count = partitions.len();
     for (at, batch) in batches.into_iter().enumerate() {
         partitions[at % count].push(batch);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
+use reunion_host::memory;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -86,6 +87,7 @@ fn keep_running(app: &App, state: &State, hold: Hold, mut schedules: Schedules<'
             // The next start may find the cause mended; the daemon goes on.
             Err(failure) => tracing::error!(pipeline, exit = failure.exit().code(), "a run failed: {}", failure.render(false)),
         }
+        memory::give_back();
         schedules.advance(pipeline);
         if !stop.is_asked() {
             tell(&[NotifyState::Status(&schedules.waiting())]);

@@ -165,11 +165,6 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     Ok(report)
 }
 
-/// Threads that can work at once.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 struct Stopwatch<'a> {
     at: Instant,
     stages: &'a mut BTreeMap<String, f64>,

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::BooleanArray;
 use reunion_ledger::{ArmKind, ComponentKind};
+use reunion_model::limits::cores;
 use reunion_model::{ContactId, Gate, MemberId, TaskId};
 use reunion_outreach::{Arm, Campaign, CampaignInput, OpenTask, Plan, PlanInput, RegateCampaign, RegateInput, Seed, Touches, regate};
 
@@ -67,7 +68,7 @@ pub fn plan(setup: &Setup<'_>, pulled: &PulledSources, people: &People, populati
         stale_sources: setup.stale_sources(pulled)?,
         suppressed: &suppressed,
         campaigns: &inputs,
-        threads: super::cores(),
+        threads: cores(),
     })
     .doing(doing)?;
     let regate_campaigns: HashMap<&str, RegateCampaign<'_>> = setup

@@ -15,7 +15,7 @@ use arrow::compute::concat_batches;
 use reunion_generations::{SegmentFile, SegmentWriter};
 use reunion_host::{CallOptions, ItemStream, SourceConnector};
 use reunion_ledger::{Lease, Pull, Segment, SourceState};
-use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
+use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX, cores};
 use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
 use reunion_model::{PullId, RecordKey};
 use reunion_people::{Known, NormaliseError, Normalised, Normaliser, Split};
@@ -24,7 +24,6 @@ use serde_json::Value;
 use crate::failure::{Doing, Failure};
 use crate::state::{State, now_us};
 
-use super::cores;
 use super::progress::Progress;
 
 /// Bytes of a segment, about, beyond which it is committed at the next resume state.
