@@ -37,7 +37,7 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 /// a transaction costs little beside their pushes; few enough that three times as many, those being settled,
 /// pushed and claimed, take a blink of an eye, which is as long as the program cannot be stopped, and as much
 /// as a crash repeats.
-const TOGETHER_MAX: usize = 64;
+const TOGETHER_MAX: usize = 128;
 /// Lines that one poll of a channel may add to what the operator reads; the rest are counted.
 const NOTES_MAX: usize = 20;
 

@@ -25,6 +25,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use reunion_keys::KeyRing;
+use reunion_model::limits::BATCH_ROWS_MAX;
 
 use crate::durable::{NewFile, Points, failed};
 use crate::{DiskError, FileEntry, GenerationError};
@@ -32,6 +33,8 @@ use crate::{DiskError, FileEntry, GenerationError};
 /// Rows of a row group, which is also the batch that readers are given: large enough for kernels,
 /// small enough that a few of them in flight stay far below the limit on memory.
 pub(crate) const GROUP_ROWS: usize = 1 << 16;
+/// Rows of a page: it is encoded, compressed and encrypted one after the other, and stays in the cache meanwhile.
+const PAGE_ROWS: usize = 1 << 14;
 /// Rows of the first batch that decide which columns get a dictionary.
 const SAMPLE_ROWS: usize = 2048;
 
@@ -122,7 +125,10 @@ impl Drop for FileWriter {
 
 fn encode(mut arrow: ArrowWriter<NewFile>, batches: Receiver<RecordBatch>, bytes: &AtomicU64) -> Result<NewFile, ParquetError> {
     for batch in batches {
-        arrow.write(&batch)?;
+        // In pieces that stay in the cache: the encoder makes copies of what it is given.
+        for row in (0..batch.num_rows()).step_by(BATCH_ROWS_MAX) {
+            arrow.write(&batch.slice(row, BATCH_ROWS_MAX.min(batch.num_rows() - row)))?;
+        }
         bytes.store((arrow.bytes_written() + arrow.in_progress_size()) as u64, Ordering::Relaxed);
     }
     arrow.into_inner()
@@ -139,8 +145,8 @@ fn properties(keys: &KeyRing, first: &RecordBatch) -> Result<WriterProperties, P
         .set_statistics_enabled(EnabledStatistics::None)
         .set_offset_index_disabled(true)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_data_page_row_count_limit(GROUP_ROWS)
-        .set_write_batch_size(8192)
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(BATCH_ROWS_MAX)
         .with_file_encryption_properties(encryption);
     for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
         let path = ColumnPath::from(field.name().as_str());

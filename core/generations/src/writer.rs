@@ -215,7 +215,8 @@ impl<'a> GenerationWriter<'a> {
         Ok(Committed { generation: GenerationRef { number: self.number, checksum }, manifest })
     }
 
-    /// Rewrites files in which too much is dead, and counts what is dead in the others.
+    /// Rewrites files in which too much is dead, and counts what is dead in the others. Nothing of it where
+    /// there cannot be much.
     ///
     /// - Files in which nothing lives are left out.
     /// - Over a quarter of the other rows dead or removals, or more than [`FILES_MAX`] files: all of
@@ -229,6 +230,10 @@ impl<'a> GenerationWriter<'a> {
         if table.key.is_none() || table.files.len() < 2 || !(inherited || many) || self.untouched(name, &table) {
             return Ok(table);
         }
+        // To count what is dead, the keys of the whole table have to be read.
+        if !many && !is_garbage(garbage_max(&table.files), table.files.iter()) {
+            return Ok(table);
+        }
         let open = OpenTable::open(&self.people, name, &table)?;
         for (data, dead) in table.files.iter_mut().zip(open.dead_rows()) {
             data.dead_rows = dead;
@@ -236,7 +241,7 @@ impl<'a> GenerationWriter<'a> {
         let needed = needed_files(&table.files);
         let files = || table.files.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(data, _)| data);
         let garbage: u64 = files().map(|data| if data.kind == FileKind::Removals { data.file.rows } else { data.dead_rows }).sum();
-        let all = files().count() > FILES_MAX || garbage * 4 > files().map(|data| data.file.rows).sum();
+        let all = files().count() > FILES_MAX || is_garbage(garbage, files());
         let victim =
             |(data, needed): (&DataFile, &bool)| *needed && (all || (data.kind == FileKind::Rows && data.dead_rows * 2 > data.file.rows));
         let victims: Vec<bool> = table.files.iter().zip(&needed).map(victim).collect();
@@ -258,6 +263,24 @@ impl<'a> GenerationWriter<'a> {
     fn untouched(&self, name: &str, table: &Table) -> bool {
         self.base.and_then(|base| base.manifest().tables.get(name)) == Some(table)
     }
+}
+
+/// Whether so many rows are too many of all rows of these files.
+fn is_garbage<'a>(garbage: u64, files: impl Iterator<Item = &'a DataFile>) -> bool {
+    garbage * 4 > files.map(|data| data.file.rows).sum()
+}
+
+/// How many rows can be dead or removals at the most: a row ends one row at the most in each file before its own.
+fn garbage_max(files: &[DataFile]) -> u64 {
+    let (mut newer, mut garbage) = (0, 0);
+    for data in files.iter().rev() {
+        garbage += match data.kind {
+            FileKind::Removals => data.file.rows,
+            FileKind::Rows => data.file.rows.min(data.dead_rows + newer),
+        };
+        newer += data.file.rows;
+    }
+    garbage
 }
 
 /// Which files of a table are still needed: those in which something lives, and removals that have such

@@ -144,7 +144,7 @@ impl Ledger {
         tx.bulk("update tasks set member = v.column2 from (values {values}) as v where tasks.member = v.column1", &args![], forwards)
             .await?;
         let regate = commit.regate.iter().map(|(task_id, gate)| Move::because(*task_id, gate.code())).collect();
-        let regated = tx.move_tasks(TaskState::Cancelled, false, regate, commit.now_us).await?.len() as u64;
+        let regated = tx.move_tasks(TaskState::Cancelled, false, regate, commit.now_us).await?;
         tx.plan(&commit.tasks, payloads, commit.generation, commit.clock_us, commit.now_us).await?;
         tx.commit().await?;
         Ok(Committed { regated })
@@ -173,7 +173,7 @@ impl Ledger {
         let sql = format!("select task_id from tasks where state in ({open}) and generation > $1");
         let tasks = tx.rows(AssertSqlSafe(sql), args![generation], |row| row.id::<TaskId>(0)).await?;
         let moves = tasks.into_iter().map(|task_id| Move::because(task_id, ROLLED_BACK)).collect();
-        let tasks_cancelled = tx.move_tasks(TaskState::Cancelled, false, moves, now_us).await?.len() as u64;
+        let tasks_cancelled = tx.move_tasks(TaskState::Cancelled, false, moves, now_us).await?;
         tx.audit(now_us, who, "rollback", &format!("generation {generation}"), &format!("the head was {from}")).await?;
         tx.commit().await?;
         Ok(RolledBack { from, pulls_to_replay, tasks_cancelled })

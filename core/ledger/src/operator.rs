@@ -58,7 +58,7 @@ impl Ledger {
             .await?
             .into_iter()
             .map(|(task_id, _)| Move { message: Some(format!("by {who}")), ..Move::because(task_id, DROPPED) });
-        let dropped = tx.move_tasks(TaskState::Cancelled, false, moves.collect(), now_us).await?.len() as u64;
+        let dropped = tx.move_tasks(TaskState::Cancelled, false, moves.collect(), now_us).await?;
         tx.audit(now_us, who, "tasks drop", &filter.to_string(), &format!("{dropped} cancelled")).await?;
         tx.commit().await?;
         Ok(dropped)

@@ -164,7 +164,7 @@ impl Tx {
             _ => &[TaskState::Rejected],
         };
         for to in path {
-            if self.move_tasks(*to, false, vec![Move::because(task_id, outcome.name())], now_us).await?.is_empty() {
+            if self.move_tasks(*to, false, vec![Move::because(task_id, outcome.name())], now_us).await? == 0 {
                 return Ok(false);
             }
         }

@@ -108,6 +108,12 @@ impl Tx {
         if self.is_postgres() { " collate \"C\"" } else { " collate binary" }
     }
 
+    /// An aggregate of ids: all of them as one text, to be read by [`Row::ids`]. Rows are costly, since each
+    /// goes from thread to thread or over the network.
+    pub fn ids_of(&self, column: &str) -> String {
+        if self.is_postgres() { format!("string_agg(encode({column}, 'hex'), '')") } else { format!("group_concat(hex({column}), '')") }
+    }
+
     /// An expression for the database's own clock in microseconds: the one clock that several
     /// machines share. With SQLite it is the machine's.
     pub fn clock(&self) -> &'static str {
@@ -461,6 +467,14 @@ impl Row {
 
     pub fn id_or_null<T: Id>(&self, at: usize) -> Result<Option<T>> {
         self.bytes_or_null(at)?.map(|bytes| id(&bytes)).transpose()
+    }
+
+    /// The ids of a value that [`Tx::ids_of`] made.
+    pub fn ids<T: Id>(&self, at: usize) -> Result<Vec<T>> {
+        let text = self.text(at)?;
+        let damaged = |_| LedgerError::Damaged { what: "a list of ids", detail: format!("it has {} digits ({})", text.len(), self.doing) };
+        let bytes = hex::decode(&text).map_err(damaged)?;
+        bytes.chunks(16).map(id).collect()
     }
 
     fn null(&self, at: usize) -> LedgerError {

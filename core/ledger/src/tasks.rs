@@ -383,9 +383,9 @@ impl Move {
 
 impl Tx {
     /// Moves those tasks to `to` that may move there, and notes it in their history. `retry` is that of
-    /// [`TaskState::next`]; a task that may be sent again though its outcome is unknown. Returns the
-    /// tasks that moved.
-    pub async fn move_tasks(&mut self, to: TaskState, retry: bool, mut moves: Vec<Move>, at_us: i64) -> Result<Vec<TaskId>> {
+    /// [`TaskState::next`]; a task that may be sent again though its outcome is unknown. Returns how many
+    /// tasks moved.
+    pub async fn move_tasks(&mut self, to: TaskState, retry: bool, mut moves: Vec<Move>, at_us: i64) -> Result<u64> {
         // In one order everywhere, so that two transactions never wait for each other.
         moves.sort_unstable_by_key(|moved| moved.task_id);
         let from = names(TaskState::ALL.into_iter().filter(|from| from.next(retry).contains(&to)));
@@ -399,23 +399,26 @@ impl Tx {
         let sql = format!(
             "update tasks set state = $1, changed_us = $2, changes = changes + 1, code = v.column2, message = v.column3, \
              not_before_us = coalesce(v.column4, not_before_us){set} \
-             from (values {{values}}) as v where tasks.task_id = v.column1 and coalesce(tasks.state, '') in ({from}) returning task_id"
+             from (values {{values}}) as v where tasks.task_id = v.column1 and coalesce(tasks.state, '') in ({from})"
         );
-        let shared = args![to.name(), at_us];
+        let ids: Vec<_> = moves.iter().map(|moved| moved.task_id).collect();
         let rows = moves.into_iter().map(|moved| args![moved.task_id, moved.code, moved.message, moved.not_before_us, moved.dispatch_id]);
-        let moved = self.bulk_rows(&sql, &shared, rows, |row| row.id::<TaskId>(0)).await?;
+        let moved = self.bulk(&sql, &args![to.name(), at_us], rows).await?;
+        // Of a task that did not move the last change is noted already. To say which ones moved, the database
+        // would have to hand over a row for each, which costs more than to look.
         let sql = "insert into task_changes (task_id, change, at_us, state, code, message, dispatch_id) \
-             select task_id, changes, changed_us, state, code, message, dispatch_id from tasks where task_id in (values {values})";
-        self.bulk(sql, &args![], moved.iter().map(|task_id| args![*task_id])).await?;
+             select task_id, changes, changed_us, state, code, message, dispatch_id from tasks \
+             where task_id in (values {values}) and changes > 0 on conflict do nothing";
+        self.bulk(sql, &args![], ids.into_iter().map(|task_id| args![task_id])).await?;
         Ok(moved)
     }
 
     /// See [`Ledger::refuse`].
     pub async fn refuse(&mut self, tasks: &[(TaskId, Gate)], now_us: i64) -> Result<u64> {
         let moves: Vec<_> = tasks.iter().map(|(task_id, gate)| Move::because(*task_id, gate.code())).collect();
-        let refused = self.move_tasks(TaskState::Refused, false, moves.clone(), now_us).await?.len();
-        let cancelled = self.move_tasks(TaskState::Cancelled, false, moves, now_us).await?.len();
-        Ok((refused + cancelled) as u64)
+        let refused = self.move_tasks(TaskState::Refused, false, moves.clone(), now_us).await?;
+        let cancelled = self.move_tasks(TaskState::Cancelled, false, moves, now_us).await?;
+        Ok(refused + cancelled)
     }
 
     /// Puts tasks into the outbox.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use reunion_model::task::Outcome;
 use reunion_model::{ContactId, TaskState};
+use sqlx::AssertSqlSafe;
 
 use crate::Ledger;
 use crate::error::Result;
@@ -104,11 +105,17 @@ impl Ledger {
     pub async fn touches(&self, campaign: &str) -> Result<HashMap<ContactId, Touches>> {
         let mut tx = self.store.read("read touches").await?;
         let mut tallies: HashMap<ContactId, Tally> = HashMap::new();
-        let sql = "select contact, touch, try_number, state, sent_us, outcome from tasks where campaign = $1";
-        tx.each(sql, args![campaign], |row| {
-            let outcome = row.text_or_null(5)?.and_then(|name| Outcome::from_name(&name));
-            let tally = tallies.entry(row.id(0)?).or_default();
-            tally.add(row.small(1)?, row.small(2)?, read_state(&row, 3)?, row.int_or_null(4)?, outcome);
+        let sql = format!(
+            "select touch, try_number, state, sent_us, outcome, {} from tasks where campaign = $1 \
+             group by touch, try_number, state, sent_us, outcome",
+            tx.ids_of("contact")
+        );
+        tx.each(AssertSqlSafe(sql), args![campaign], |row| {
+            let (touch, try_number, state, sent_us) = (row.small(0)?, row.small(1)?, read_state(&row, 2)?, row.int_or_null(3)?);
+            let outcome = row.text_or_null(4)?.and_then(|name| Outcome::from_name(&name));
+            for contact in row.ids(5)? {
+                tallies.entry(contact).or_default().add(touch, try_number, state, sent_us, outcome);
+            }
             Ok(())
         })
         .await?;
@@ -121,8 +128,10 @@ impl Ledger {
     /// [`crate::LedgerError::Store`].
     pub async fn arms(&self, campaign: &str) -> Result<HashMap<ContactId, ArmKind>> {
         let mut tx = self.store.read("read arms").await?;
-        let read = |row: &Row| Ok((row.id(0)?, row.word(1, "an arm", ArmKind::from_name)?));
-        Ok(tx.rows("select contact, arm from arms where campaign = $1", args![campaign], read).await?.into_iter().collect())
+        let sql = format!("select arm, {} from arms where campaign = $1 group by arm", tx.ids_of("contact"));
+        let read = |row: &Row| Ok((row.word(0, "an arm", ArmKind::from_name)?, row.ids(1)?));
+        let arms = tx.rows(AssertSqlSafe(sql), args![campaign], read).await?;
+        Ok(arms.into_iter().flat_map(|(arm, contacts)| contacts.into_iter().map(move |contact| (contact, arm))).collect())
     }
 
     /// How many tasks of a campaign each store was given by runs whose clock was at or after `from_us`
@@ -137,7 +146,7 @@ impl Ledger {
              and state not in ({}) group by store",
             names([TaskState::Cancelled, TaskState::Refused].into_iter())
         );
-        let rows = tx.rows(sqlx::AssertSqlSafe(sql), args![campaign, from_us, to_us], |row| Ok((row.text(0)?, row.unsigned(1)?)));
+        let rows = tx.rows(AssertSqlSafe(sql), args![campaign, from_us, to_us], |row| Ok((row.text(0)?, row.unsigned(1)?)));
         Ok(rows.await?.into_iter().collect())
     }
 }

@@ -176,6 +176,18 @@ pub struct Members {
 }
 
 impl Members {
+    /// Room for so many of them, but for their records.
+    fn with_capacity(members: usize) -> Self {
+        Self {
+            ids: Vec::with_capacity(members),
+            founding: Vec::with_capacity(members),
+            founded_at: Vec::with_capacity(members),
+            epoch: Vec::with_capacity(members),
+            previous_hash: Vec::with_capacity(members),
+            ..Self::default()
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -564,7 +576,7 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
         removed.push(id);
     }
     let new_ids = new_ids(resolved, sets, &taken_from, &previous, lookup)?;
-    let mut members = Members::default();
+    let mut members = Members::with_capacity(sets.len());
     let mut splits = Vec::new();
     let mut left = Vec::new();
     for set in 0..sets.len() {

@@ -139,12 +139,14 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
         let to_write = Arc::clone(&people);
         let members = draft.map(|draft| scope.spawn(move || draft.people(&to_write)));
         setup.progress.stage("applying the rules");
+        let past = scope.spawn(|| outreach::pasts(setup));
         let population = population::population(setup, &people)?;
         let delta = Arc::clone(&population.tags);
         let tags = draft.map(|draft| scope.spawn(move || draft.tags(&delta)));
         timed.lap("rules");
         setup.progress.stage("planning tasks");
-        let outreach = outreach::plan(setup, &sources, &people, &population)?;
+        let past = past.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let outreach = outreach::plan(setup, &sources, &people, &population, past)?;
         timed.lap("plan");
         let report = report::of(setup, run_id, &sources, &people, &population, &outreach);
         if let Some(broken) = report.broken_sum() {

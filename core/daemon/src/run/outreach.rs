@@ -26,21 +26,36 @@ pub struct Outreach {
     pub merged_arms: Vec<(String, ContactId, Arm)>,
 }
 
+/// What the ledger knows of the past, by campaign.
+pub type Pasts<'a> = HashMap<&'a str, Past>;
+
 /// What the ledger knows of a campaign.
-struct Past {
+pub struct Past {
     touches: HashMap<ContactId, Touches>,
     arms: HashMap<ContactId, Arm>,
     seed: Option<Seed>,
     planned_today: HashMap<String, u32>,
 }
 
+/// The past of all campaigns.
+///
+/// # Errors
+/// Where the ledger does not answer.
+pub fn pasts<'a>(setup: &'a Setup<'_>) -> Result<Pasts<'a>, Failure> {
+    setup.campaigns.keys().map(|name| Ok((name.as_str(), past(setup, name)?))).collect()
+}
+
 /// Plans the tasks of the pipeline's campaigns and gates open tasks of all campaigns again.
 ///
 /// # Errors
 /// Where the ledger does not answer, or a column has the wrong type.
-pub fn plan(setup: &Setup<'_>, pulled: &PulledSources, people: &People, population: &Population) -> Result<Outreach, Failure> {
-    let mut past =
-        setup.campaigns.keys().map(|name| Ok((name.as_str(), past(setup, name)?))).collect::<Result<HashMap<_, _>, Failure>>()?;
+pub fn plan(
+    setup: &Setup<'_>,
+    pulled: &PulledSources,
+    people: &People,
+    population: &Population,
+    mut past: Pasts<'_>,
+) -> Result<Outreach, Failure> {
     let merged_arms = merge_arms(setup, people, &mut past)?;
     let audiences: HashMap<&str, &[BooleanArray]> =
         population.evaluated.audiences.iter().map(|audience| (audience.campaign.as_str(), audience.is_in.as_slice())).collect();

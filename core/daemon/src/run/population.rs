@@ -43,6 +43,22 @@ pub struct Population {
 /// # Errors
 /// Where files cannot be read, or a rule leaves the calendar at this clock.
 pub fn population(setup: &Setup<'_>, people: &People) -> Result<Population, Failure> {
+    let (members, state) = std::thread::scope(|scope| {
+        let state = scope.spawn(|| tag_state(setup, people));
+        let members = members(setup, people);
+        (members, state.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (members, state) = (members?, state?);
+    let bound = setup.rules.bind(setup.clock_us).map_err(|errors| rule_errors(&setup.app.config, errors))?;
+    let mut evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
+    let count = |batch: &RecordBatch| batch.column_by_name("phone_only").map_or(0, |column| column.as_boolean().true_count() as u64);
+    let phone_only = members.iter().map(count).sum();
+    let tags = Arc::new(std::mem::take(&mut evaluated.delta));
+    Ok(Population { members, evaluated, tags, phone_only })
+}
+
+/// All members with their derived columns.
+fn members(setup: &Setup<'_>, people: &People) -> Result<Vec<RecordBatch>, Failure> {
     let wanted = wanted(setup);
     let schema = member_schema(setup, &wanted)?;
     let mut members = unchanged(setup, people, &schema)?;
@@ -51,25 +67,23 @@ pub fn population(setup: &Setup<'_>, people: &People) -> Result<Population, Fail
     }
     let linked = linked(setup, &members);
     let how = Derivation { clock_us: setup.clock_us, timezone: setup.app.config.timezone.rules(), linked: &linked, wanted: Some(&wanted) };
-    let members = derive(&members, &how).doing(|| "derived columns cannot be computed".to_owned())?;
+    derive(&members, &how).doing(|| "derived columns cannot be computed".to_owned())
+}
+
+/// The tags as the head has them.
+fn tag_state(setup: &Setup<'_>, people: &People) -> Result<TagState, Failure> {
     let mut state = TagState::new(people.merges.iter().copied());
-    if let Some(base) = setup.base() {
-        let doing = || "the tags of the head cannot be read".to_owned();
-        let columns: Vec<String> = reunion_rules::tag_schema().fields().iter().map(|field| field.name().clone()).collect();
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        for part in base.live("tags", Some(&columns)).doing(doing)? {
-            let batch = part.doing(doing)?.batch;
-            if batch.num_rows() > 0 {
-                state.add(&batch).doing(doing)?;
-            }
+    let Some(base) = setup.base() else { return Ok(state) };
+    let doing = || "the tags of the head cannot be read".to_owned();
+    let columns: Vec<String> = reunion_rules::tag_schema().fields().iter().map(|field| field.name().clone()).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    for part in base.live("tags", Some(&columns)).doing(doing)? {
+        let batch = part.doing(doing)?.batch;
+        if batch.num_rows() > 0 {
+            state.add(&batch).doing(doing)?;
         }
     }
-    let bound = setup.rules.bind(setup.clock_us).map_err(|errors| rule_errors(&setup.app.config, errors))?;
-    let mut evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
-    let count = |batch: &RecordBatch| batch.column_by_name("phone_only").map_or(0, |column| column.as_boolean().true_count() as u64);
-    let phone_only = members.iter().map(count).sum();
-    let tags = Arc::new(std::mem::take(&mut evaluated.delta));
-    Ok(Population { members, evaluated, tags, phone_only })
+    Ok(state)
 }
 
 /// The columns that this run needs of members: golden and derived ones by name.
