@@ -55,44 +55,45 @@ impl OpenTable {
     /// Within one file a key stands once among the rows that are not dropped, so that the oldest file
     /// need not be remembered.
     fn override_rows(&mut self, key: &str) -> Result<(), GenerationError> {
-        let mut newer: HashSet<u128, BuildHasherDefault<KeyHasher>> = HashSet::default();
+        let rows_of = |data: &OpenData| data.reader.group_rows().sum::<usize>();
+        let mut newer = Newer::with_capacity(self.files[1..].iter().map(rows_of).sum());
         for at in (0..self.files.len()).rev() {
             let data = &self.files[at];
-            let reader = &data.reader;
-            let no_key = || GenerationError::KeyColumn { table: self.name.clone(), column: key.to_owned() };
-            if !is_key(reader.schema(), key) {
-                return Err(no_key());
-            }
-            let column = [reader.schema().index_of(key).map_err(|_| no_key())?];
-            let groups: Vec<usize> = reader.group_rows().collect();
-            let rows = groups.iter().sum();
             let ends = data.kind == FileKind::Rows && (data.live.is_some() || !newer.is_empty());
             if at == 0 && !ends {
                 continue;
             }
-            newer.reserve(if at > 0 { rows } else { 0 });
-            let mut live = vec![true; if ends { rows } else { 0 }];
-            let mut first = 0;
-            for (group, group_rows) in groups.into_iter().enumerate() {
-                let batch = reader.read_group(group, &column)?;
-                if ends {
-                    let live = &mut live[first..first + group_rows];
-                    for (row, (live, key)) in live.iter_mut().zip(keys(&batch)).enumerate() {
-                        let dropped = data.live.as_ref().is_some_and(|live| !live.value(first + row));
-                        *live = !dropped && !newer.contains(&key);
-                    }
-                    // After the look-ups: what is in this file counts for older ones alone.
-                    newer.extend(keys(&batch).zip(live).filter(|(_, live)| at > 0 && **live).map(|(key, _)| key));
-                } else {
-                    newer.extend(keys(&batch));
+            let mut keys = self.keys(data, key)?;
+            if ends {
+                let dropped = |row: usize| data.live.as_ref().is_some_and(|live| !live.value(row));
+                let ended = newer.among(&keys);
+                let live: Vec<bool> = (0..keys.len()).map(|row| !dropped(row) && !ended.contains(&keys[row])).collect();
+                let mut is_live = live.iter().copied();
+                keys.retain(|_| is_live.next().unwrap_or_default());
+                if live.contains(&false) {
+                    self.files[at].live = Some(BooleanBuffer::from(live));
                 }
-                first += group_rows;
             }
-            if live.contains(&false) {
-                self.files[at].live = Some(BooleanBuffer::from(live));
+            if at > 0 {
+                newer.add(keys);
             }
         }
         Ok(())
+    }
+
+    /// The keys of a file, row after row.
+    fn keys(&self, data: &OpenData, key: &str) -> Result<Vec<u128>, GenerationError> {
+        let reader = &data.reader;
+        let no_key = || GenerationError::KeyColumn { table: self.name.clone(), column: key.to_owned() };
+        if !is_key(reader.schema(), key) {
+            return Err(no_key());
+        }
+        let column = [reader.schema().index_of(key).map_err(|_| no_key())?];
+        let mut all = Vec::with_capacity(reader.group_rows().sum());
+        for group in 0..reader.group_rows().count() {
+            all.extend(keys(&reader.read_group(group, &column)?));
+        }
+        Ok(all)
     }
 
     /// Rows of each file that do not live.
@@ -134,6 +135,56 @@ pub(crate) fn keys(batch: &RecordBatch) -> impl Iterator<Item = u128> {
     });
     bytes.unwrap_or_default().as_chunks::<16>().0.iter().map(|key| u128::from_be_bytes(*key))
 }
+
+/// The keys of newer files. A filter of a few bits a key stays in the cache and tells nearly all others; the few
+/// keys that pass it are looked for all together. In a table of all keys each question would miss the cache.
+struct Newer {
+    filter: Vec<u64>,
+    /// By file.
+    keys: Vec<Vec<u128>>,
+}
+
+impl Newer {
+    const BITS_MIN: usize = 1 << 12;
+
+    fn with_capacity(keys: usize) -> Self {
+        let bits = (keys * 16).next_power_of_two().max(Self::BITS_MIN);
+        Self { filter: vec![0; bits / 64], keys: Vec::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.keys.iter().all(Vec::is_empty)
+    }
+
+    /// Word and bit of a key. Keys are keyed hashes already: any part of one is a hash of it.
+    fn place(&self, key: u128) -> (usize, u64) {
+        let hash = (key >> 64) as usize;
+        ((hash / 64) & (self.filter.len() - 1), 1 << (hash % 64))
+    }
+
+    fn add(&mut self, keys: Vec<u128>) {
+        for key in &keys {
+            let (word, bit) = self.place(*key);
+            self.filter[word] |= bit;
+        }
+        self.keys.push(keys);
+    }
+
+    /// Those of some keys that are among these.
+    fn among(&self, keys: &[u128]) -> KeySet {
+        let passes = |key: &u128| {
+            let (word, bit) = self.place(*key);
+            self.filter[word] & bit != 0
+        };
+        let passed: KeySet = keys.iter().copied().filter(passes).collect();
+        if passed.is_empty() {
+            return passed;
+        }
+        self.keys.iter().flatten().copied().filter(|key| passed.contains(key)).collect()
+    }
+}
+
+type KeySet = HashSet<u128, BuildHasherDefault<KeyHasher>>;
 
 /// Keys are keyed hashes already: their low half is as good as any hash of them.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::errors::ParquetError;
+use reunion_model::limits::cores;
 use reunion_model::record::RECORD_KEY;
 use tracing::warn;
 
@@ -194,11 +195,7 @@ impl<'a> GenerationWriter<'a> {
     /// Where a file of a table cannot be read for compaction, or the disk refuses.
     pub fn finish(self, meta: ManifestMeta) -> Result<Committed, GenerationError> {
         let Draft { tables, segments } = std::mem::take(&mut *self.draft());
-        let tables = tables.into_iter().map(|(name, table)| {
-            let table = self.compact(&name, table)?;
-            Ok((name, table))
-        });
-        let tables = tables.collect::<Result<_, GenerationError>>()?;
+        let tables = self.compact_all(tables.into_iter().collect())?;
         let keys = self.people.keys();
         let key =
             KeyRef { version: keys.current(), fingerprint: keys.data_fingerprint(keys.current()).expect("the current data key is there") };
@@ -213,6 +210,25 @@ impl<'a> GenerationWriter<'a> {
         sync_folder(&self.folder, &TABLE)?;
         let checksum = write_document(&path, &bytes, &MANIFEST)?;
         Ok(Committed { generation: GenerationRef { number: self.number, checksum }, manifest })
+    }
+
+    /// See [`GenerationWriter::compact`]; a few tables at a time.
+    fn compact_all(&self, tables: Vec<(String, Table)>) -> Result<BTreeMap<String, Table>, GenerationError> {
+        let mut compacted = BTreeMap::new();
+        for tables in tables.chunks(cores()) {
+            std::thread::scope(|scope| {
+                let compact = |(name, table): &(String, Table)| {
+                    let (name, table) = (name.clone(), table.clone());
+                    scope.spawn(move || self.compact(&name, table).map(|table| (name, table)))
+                };
+                for thread in tables.iter().map(compact).collect::<Vec<_>>() {
+                    let (name, table) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                    compacted.insert(name, table);
+                }
+                Ok::<_, GenerationError>(())
+            })?;
+        }
+        Ok(compacted)
     }
 
     /// Rewrites files in which too much is dead, and counts what is dead in the others. Nothing of it where

@@ -229,6 +229,8 @@ struct Candidate {
     member_id: MemberId,
     row: u32,
     phone: Phone,
+    /// Here too: the contact points of all members, in another order, are far apart.
+    contact: ContactId,
 }
 
 /// Plans one campaign.
@@ -272,7 +274,7 @@ impl Planner<'_> {
                 Some(gate) => self.stop(member_id, Some(contact), gate),
                 None => {
                     let total_spent = Reverse(members.total_spent(at).unwrap_or(i128::MIN));
-                    candidates.push(Candidate { total_spent, member_id, row, phone });
+                    candidates.push(Candidate { total_spent, member_id, row, phone, contact });
                 }
             }
         }
@@ -281,7 +283,7 @@ impl Planner<'_> {
         candidates.retain(|candidate| {
             let first = phones.insert(candidate.phone);
             if !first {
-                self.stop(candidate.member_id, Some(self.contact(candidate.row)), Gate::SameContact);
+                self.stop(candidate.member_id, Some(candidate.contact), Gate::SameContact);
             }
             first
         });
@@ -292,7 +294,7 @@ impl Planner<'_> {
     fn draw(&mut self, mut candidates: Vec<Candidate>, seed: Seed, new_arms: &mut Vec<(ContactId, Arm)>) -> Vec<Candidate> {
         let of = self.of;
         candidates.retain(|candidate| {
-            let contact = self.contact(candidate.row);
+            let contact = candidate.contact;
             let arm = of.arms.get(&contact).copied().unwrap_or_else(|| {
                 let was_touched = of.touches.get(&contact).is_some_and(|touches| touches.touches > 0 || touches.in_progress);
                 let arm = if was_touched { Arm::Treatment } else { seed.draw(contact, of.campaign.holdout) };
@@ -319,7 +321,7 @@ impl Planner<'_> {
         let mut per_store: HashMap<&str, u32> = self.of.planned_today.iter().map(|(store, count)| (store.as_str(), *count)).collect();
         let mut tasks = Vec::new();
         for candidate in candidates {
-            let contact = self.contact(candidate.row);
+            let contact = candidate.contact;
             let (row, touches) = (candidate.row as usize, self.touches(contact));
             let store = members.store(row);
             let given = store.map_or(0, |store| per_store.get(store).copied().unwrap_or(0));

@@ -181,34 +181,45 @@ pub struct Golden {
 /// Where records that are needed were not read or have other types.
 pub fn golden(plan: &GoldenPlan, lookup: &Lookup, identified: &Identified, loaded: &[Option<Loaded>]) -> Result<Golden, GoldenError> {
     let rows = Rows::of_dirty(identified, loaded)?;
-    let chosen = choose(plan, &rows, false)?;
+    let (chosen, own) = std::thread::scope(|scope| {
+        let own = scope.spawn(|| own_columns(identified));
+        let chosen = choose(plan, &rows, false);
+        (chosen, own.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (chosen, own) = (chosen?, own?);
     let all = &identified.members;
-    let dirty = identified.dirty.iter().map(|member| *member as usize);
     let phones: ArrayRef = Arc::new(rows.phones()?);
     let hashed = std::iter::once(Arc::clone(&phones)).chain(chosen.arrays.iter().cloned()).collect::<Vec<_>>();
     let prefix = rowhash::prefix(lookup, plan.columns.iter().map(|column| (column.name.as_str(), column.kind)));
     let hashes = rowhash::row_hashes(lookup, prefix, &hashed, identified.dirty.len());
     let (mut new, mut changed) = (0, 0);
-    for (member, hash) in dirty.clone().zip(&hashes) {
-        match all.previous_hash[member] {
-            None => new += 1,
-            Some(before) => changed += u64::from(before != *hash),
+    for (member, hash) in identified.dirty.iter().zip(&hashes) {
+        match all.previous_hash[*member as usize] {
+            0 => new += 1,
+            before => changed += u64::from(before != *hash),
         }
     }
+    let [ids, founding, founded_at, epoch, record_count, source_mask] = own;
+    let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask];
+    let members = RecordBatch::try_new(plan.schema(), own.into_iter().chain(hashed).collect())?;
+    Ok(Golden { members, new, changed, overflows: chosen.overflows })
+}
+
+/// What identity says of the dirty members: id, founding record, its time, epoch, number of records, sources.
+fn own_columns(identified: &Identified) -> Result<[ArrayRef; 6], ArrowError> {
+    let all = &identified.members;
+    let dirty = identified.dirty.iter().map(|member| *member as usize);
     let mask =
         |member: usize| all.records_of(member).iter().fold(0_u64, |mask, (chunk, _)| mask | 1 << (all.chunk_sources[*chunk as usize] % 64));
     let founded_at = dirty.clone().map(|member| all.founded_at[member]).collect::<TimestampMicrosecondArray>();
-    let columns: Vec<ArrayRef> = vec![
+    Ok([
         sixteens(dirty.clone().map(|member| all.ids[member].as_u128()))?,
         sixteens(dirty.clone().map(|member| all.founding[member].as_u128()))?,
         Arc::new(founded_at.with_timezone("UTC")),
         Arc::new(Int32Array::from_iter_values(dirty.clone().map(|member| all.epoch[member] as i32))),
-        sixteens(hashes)?,
         Arc::new(Int64Array::from_iter_values(dirty.clone().map(|member| all.records_of(member).len() as i64))),
         Arc::new(UInt64Array::from_iter_values(dirty.map(mask))),
-    ];
-    let members = RecordBatch::try_new(plan.schema(), columns.into_iter().chain(hashed).collect())?;
-    Ok(Golden { members, new, changed, overflows: chosen.overflows })
+    ])
 }
 
 /// The id of the member in each row of a table of members.

@@ -165,8 +165,8 @@ pub struct Members {
     pub founded_at: Vec<Option<i64>>,
     /// The epoch that the id is made of.
     pub epoch: Vec<u32>,
-    /// Content hash of the golden columns in the previous generation; `None` for a new member.
-    pub previous_hash: Vec<Option<u128>>,
+    /// Content hash of the golden columns in the previous generation; 0 for a new member.
+    pub previous_hash: Vec<u128>,
     /// Where each member's records begin in `records`; one more than there are members.
     pub starts: Vec<u32>,
     /// Records (chunk, row), those of a member together, the most recent first.
@@ -183,7 +183,7 @@ impl Members {
             founding: Vec::with_capacity(members),
             founded_at: Vec::with_capacity(members),
             epoch: Vec::with_capacity(members),
-            previous_hash: Vec::with_capacity(members),
+            previous_hash: vec![0; members],
             ..Self::default()
         }
     }
@@ -575,31 +575,31 @@ fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: Previ
         }
         removed.push(id);
     }
-    let new_ids = new_ids(resolved, sets, &taken_from, &previous, lookup)?;
+    let mut new_ids = new_ids(resolved, sets, &taken_from, &previous, lookup)?.into_iter();
     let mut members = Members::with_capacity(sets.len());
     let mut splits = Vec::new();
     let mut left = Vec::new();
-    for set in 0..sets.len() {
+    for (set, member) in taken_from.iter().enumerate() {
         let founding = sets.founding[set];
-        if let Some((id, epoch)) = new_ids[set] {
+        if *member == NONE {
+            let (id, epoch) = new_ids.next().expect("each set that took no id has a new one");
             let created = resolved.rows.created[founding as usize];
             members.ids.push(id);
             members.founding.push(RecordKey::from_u128(resolved.rows.keys[founding as usize]));
             members.founded_at.push(Some(created).filter(|created| *created != i64::MAX));
             members.epoch.push(epoch);
-            members.previous_hash.push(None);
             if !resolved.members.is_empty() {
                 previous_members(resolved, sets, set, &mut left);
                 left.dedup();
             }
             splits.extend(left.iter().map(|member| (resolved.member(*member), id)));
         } else {
-            let member = taken_from[set] as usize;
+            let member = *member as usize;
             members.ids.push(resolved.member(member as u32));
             members.founding.push(RecordKey::from_u128(before.founding[member]));
             members.founded_at.push(before.founded_at[member]);
             members.epoch.push(before.epoch[member]);
-            members.previous_hash.push(Some(before.hash[member]));
+            members.previous_hash[set] = before.hash[member];
         }
     }
     Ok(Ids { members, taken_from, removed, merges, splits })
@@ -644,14 +644,14 @@ fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
     keeper
 }
 
-/// The id and epoch of each set that took none.
+/// The ids and epochs of those sets that took none, in their order.
 fn new_ids(
     resolved: &Resolved,
     sets: &Sets,
     taken_from: &[u32],
     previous: &PreviousMembers,
     lookup: &Lookup,
-) -> Result<Vec<Option<(MemberId, u32)>>, StateError> {
+) -> Result<Vec<(MemberId, u32)>, StateError> {
     let id_of = |set: usize, epoch: u32| {
         let founding = sets.founding[set];
         let created = resolved.rows.created[founding as usize].to_be_bytes();
@@ -659,42 +659,38 @@ fn new_ids(
         let record_id = resolved.rows.record_id(founding);
         MemberId(lookup.id("member", &[&created, source.as_bytes(), record_id.as_bytes(), &epoch.to_be_bytes()]))
     };
-    let new = (0..sets.len()).filter(|set| taken_from[*set] == NONE).collect::<Vec<_>>();
-    let ids = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| id_of(*set, 0));
-    let mut given = vec![None; sets.len()];
-    let taken = taken(previous, &ids)?;
+    let new = (0..sets.len() as u32).filter(|set| taken_from[*set as usize] == NONE).collect::<Vec<_>>();
+    let mut given = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| (id_of(*set as usize, 0), 0));
+    let taken = taken(previous, &given)?;
     // For the few ids that have to be tried one by one.
     let mut everybody: Option<KeySet> = None;
-    for ((set, id), taken) in new.into_iter().zip(ids).zip(taken) {
-        let mut free = (id, 0);
-        if taken {
-            let everybody = match &mut everybody {
-                Some(everybody) => everybody,
-                none => none.insert(previous.ids()?),
-            };
-            while everybody.contains(free.0.as_u128()) {
-                free = (id_of(set, free.1 + 1), free.1 + 1);
-            }
+    for at in taken {
+        let (set, free) = (new[at] as usize, &mut given[at]);
+        let everybody = match &mut everybody {
+            Some(everybody) => everybody,
+            none => none.insert(previous.ids()?),
+        };
+        while everybody.contains(free.0.as_u128()) {
+            *free = (id_of(set, free.1 + 1), free.1 + 1);
         }
-        given[set] = Some(free);
     }
     Ok(given)
 }
 
-/// Which of these ids belong to somebody already.
-fn taken(previous: &PreviousMembers, ids: &[MemberId]) -> Result<Vec<bool>, StateError> {
+/// The places of those ids that belong to somebody already.
+fn taken(previous: &PreviousMembers, ids: &[(MemberId, u32)]) -> Result<Vec<usize>, StateError> {
     if ids.is_empty() || (previous.everyone.is_empty() && previous.forwarded.is_empty()) {
-        return Ok(vec![false; ids.len()]);
+        return Ok(Vec::new());
     }
     let mut wanted = KeySet::with_capacity(ids.len());
-    let numbers = ids.iter().map(|id| wanted.insert(id.as_u128()).0).collect::<Vec<_>>();
+    let numbers = ids.iter().map(|(id, _)| wanted.insert(id.as_u128()).0).collect::<Vec<_>>();
     let mut taken = vec![false; wanted.len()];
     previous.each_id(|id| {
         if let Some(number) = wanted.find(id) {
             taken[number as usize] = true;
         }
     })?;
-    Ok(numbers.into_iter().map(|number| taken[number as usize]).collect())
+    Ok((0..ids.len()).filter(|at| taken[numbers[*at] as usize]).collect())
 }
 
 /// Sets whose records are not those of the member that they take the id of, or have other content.
@@ -723,17 +719,22 @@ fn assignments(resolved: &Resolved, sets: &Sets, ids: &[MemberId], reasons: &[u8
         let has = (set_of[*record] != NONE).then(|| ids[set_of[*record] as usize]);
         !resolved.assigned[*record] || had != has || resolved.previous_reason[*record] != reasons[*record]
     };
-    let records = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE).filter(differs).collect::<Vec<_>>();
-    let keys = sixteens(records.iter().map(|record| resolved.records[*record]))?;
-    let mut members = FixedSizeBinaryBuilder::with_capacity(records.len(), 16);
-    let mut codes = StringBuilder::with_capacity(records.len(), 0);
-    for record in records {
-        match ids.get(set_of[record] as usize) {
-            Some(id) => members.append_value(id.0)?,
-            None => members.append_null(),
+    let live = (0..resolved.live.len() as u32).filter(|record| resolved.live[*record as usize] != NONE);
+    let mut records = Vec::with_capacity(if resolved.members.is_empty() { resolved.live.len() } else { 0 });
+    records.extend(live.filter(|record| differs(&(*record as usize))));
+    let columns = std::thread::scope(|scope| {
+        let keys = scope.spawn(|| sixteens(records.iter().map(|record| resolved.records[*record as usize])));
+        let mut members = FixedSizeBinaryBuilder::with_capacity(records.len(), 16);
+        let mut codes = StringBuilder::with_capacity(records.len(), 0);
+        for record in records.iter().map(|record| *record as usize) {
+            match ids.get(set_of[record] as usize) {
+                Some(id) => members.append_value(id.0)?,
+                None => members.append_null(),
+            }
+            codes.append_option(byte_reason(reasons[record]).map(Reason::code));
         }
-        codes.append_option(byte_reason(reasons[record]).map(Reason::code));
-    }
-    let columns: Vec<ArrayRef> = vec![keys, Arc::new(members.finish()), Arc::new(codes.finish())];
-    Ok(RecordBatch::try_new(assignment_schema(), columns)?)
+        let keys = keys.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok::<Vec<ArrayRef>, StateError>(vec![keys, Arc::new(members.finish()), Arc::new(codes.finish())])
+    });
+    Ok(RecordBatch::try_new(assignment_schema(), columns?)?)
 }

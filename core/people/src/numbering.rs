@@ -5,6 +5,7 @@
 //! them. Numbers are given in the order in which keys first come, so the result does not depend on the
 //! number of threads.
 
+use hashbrown::HashTable;
 use reunion_model::limits::cores;
 
 use crate::table::{KeyTable, NONE, on_all_cores, one_by_one, spread};
@@ -12,6 +13,8 @@ use crate::table::{KeyTable, NONE, on_all_cores, one_by_one, spread};
 /// Keys of one part, about: their table takes a quarter of a second-level cache.
 const PART_KEYS: usize = 8192;
 const PARTS_MAX: usize = 4096;
+/// Parts of an index: each is written to at another place while the keys are parted.
+const INDEX_PARTS_MAX: usize = 256;
 
 /// The numbers of a list of keys.
 #[derive(Debug, Default)]
@@ -110,10 +113,9 @@ fn number_few(lists: &Lists) -> Numbering {
 }
 
 fn part(lists: &Lists, from: usize, to: usize, parts: usize) -> Share {
-    let part_of = |hash: u64| (hash >> 32) as usize & (parts - 1);
     let mut starts = vec![0_u32; parts + 1];
     for key in lists.range(from, to) {
-        starts[part_of(spread(key)) + 1] += 1;
+        starts[part_of(spread(key), parts) + 1] += 1;
     }
     for part in 0..parts {
         starts[part + 1] += starts[part];
@@ -122,7 +124,7 @@ fn part(lists: &Lists, from: usize, to: usize, parts: usize) -> Share {
     let mut entries = vec![Entry::default(); to - from];
     for (key, position) in lists.range(from, to).zip(from as u32..) {
         let hash = spread(key);
-        let cursor = &mut cursors[part_of(hash)];
+        let cursor = &mut cursors[part_of(hash, parts)];
         entries[*cursor as usize] = Entry { hash, upper: (key >> 64) as u64, position };
         *cursor += 1;
     }
@@ -179,6 +181,43 @@ fn give_numbers(mut of: Vec<u32>) -> Numbering {
     Numbering { of, first }
 }
 
+/// Where each key of a list stands, made on all cores: one table for each part of the keys.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    parts: Vec<HashTable<u32>>,
+}
+
+impl Index {
+    pub(crate) fn new(keys: &[u128]) -> Self {
+        let parts = (keys.len() / PART_KEYS).next_power_of_two().min(INDEX_PARTS_MAX);
+        let mut places = vec![Vec::with_capacity(keys.len() / parts + keys.len() / parts / 8); parts];
+        for (place, key) in (0_u32..).zip(keys) {
+            places[part_of(spread(*key), parts)].push(place);
+        }
+        let table = |places: &Vec<u32>| {
+            let mut table = HashTable::with_capacity(places.len());
+            for place in places {
+                let key = keys[*place as usize];
+                table.entry(spread(key), |at| keys[*at as usize] == key, |at| spread(keys[*at as usize])).or_insert(*place);
+            }
+            table
+        };
+        Self { parts: one_by_one(&places, usize::MAX, table) }
+    }
+
+    /// The place of a key in the list that this was made of: the first one.
+    #[inline]
+    pub(crate) fn find(&self, keys: &[u128], key: u128) -> Option<u32> {
+        let hash = spread(key);
+        self.parts.get(part_of(hash, self.parts.len()))?.find(hash, |at| keys[*at as usize] == key).copied()
+    }
+}
+
+/// Which of so many parts, a power of two, a hash belongs to.
+fn part_of(hash: u64, parts: usize) -> usize {
+    (hash >> 32) as usize & parts.wrapping_sub(1)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -207,6 +246,20 @@ mod tests {
         let keys: Vec<u128> = (0..40_000_u128).flat_map(|key| [key, key << 64]).collect();
         let numbering = number(&[&keys]);
         assert_eq!(numbering.first.len(), keys.len() - 1, "0 alone is its own turn");
+    }
+
+    #[test]
+    fn an_index_finds_the_first_place_of_each_key() {
+        for count in [0, 1, 5, 100_000] {
+            let keys: Vec<u128> =
+                (0..count).map(|at: u128| (at % 70_000).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).collect();
+            let index = Index::new(&keys);
+            for (place, key) in keys.iter().enumerate() {
+                assert_eq!(index.find(&keys, *key), Some(place as u32 % 70_000));
+            }
+            assert_eq!(index.find(&keys, 7), None);
+        }
+        assert_eq!(Index::default().find(&[], 7), None);
     }
 
     proptest! {

@@ -19,10 +19,10 @@ use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY, 
 use reunion_model::{MemberId, Reason, RecordKey};
 use serde::Serialize;
 
-use crate::numbering::{Numbering, number};
+use crate::numbering::{Index, Numbering, number};
 use crate::scope::Settled;
 use crate::table::{
-    KeyTable, NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of,
+    NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of,
 };
 
 /// Members hold their sources as bits of one word.
@@ -30,11 +30,13 @@ pub const SOURCES_MAX: usize = 64;
 pub(crate) const RECORDS: &str = "records";
 const ASSIGNMENTS: &str = "assignments";
 
-/// The rows of one source that live, by the hash of what the source gave: 36 bytes a record.
+/// The rows of one source that live, by the hash of what the source gave: 38 bytes a record.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// By row hash, in the order in which the rows were stored, which is mostly that in which they come again.
-    table: KeyTable,
+    /// The rows' hashes in the order in which they were stored, which is mostly that in which they come again.
+    hashes: Vec<u128>,
+    /// The place of each hash.
+    places: Index,
     keys: Vec<RecordKey>,
     /// The columns that do not fit, of the few rows that have any.
     unfit: HashMap<u32, Box<str>>,
@@ -59,28 +61,28 @@ impl Known {
     /// Where a column has another type.
     pub fn new<'a>(batches: impl IntoIterator<Item = &'a RecordBatch> + Clone) -> Result<Self, StateError> {
         let count = batches.clone().into_iter().map(RecordBatch::num_rows).sum();
-        let mut known = Self { table: KeyTable::with_capacity(count), keys: Vec::with_capacity(count), unfit: HashMap::new() };
+        let mut known = Self { hashes: Vec::with_capacity(count), keys: Vec::with_capacity(count), ..Self::default() };
         for batch in batches.into_iter().filter(|batch| batch.column_by_name(ROW_HASH).is_some()) {
             let (keys, hashes) = (sixteens_of(batch, RECORDS, RECORD_KEY)?, sixteens_of(batch, RECORDS, ROW_HASH)?);
             let unfit = texts_of(batch, RECORDS, UNFIT)?;
             for row in (0..batch.num_rows()).filter(|row| hashes.is_valid(*row)) {
-                // A hash that is there twice is of the same row, whose record it is in either place.
-                if let (at, true) = known.table.insert(sixteen(hashes, row)) {
-                    known.keys.push(RecordKey::from_u128(sixteen(keys, row)));
-                    if unfit.is_valid(row) {
-                        known.unfit.insert(at, unfit.value(row).into());
-                    }
+                if unfit.is_valid(row) {
+                    known.unfit.insert(known.keys.len() as u32, unfit.value(row).into());
                 }
+                known.hashes.push(sixteen(hashes, row));
+                known.keys.push(RecordKey::from_u128(sixteen(keys, row)));
             }
         }
+        // A hash that is there twice is of the same row, whose record it is in either place.
+        known.places = Index::new(&known.hashes);
         Ok(known)
     }
 
     /// The row with this hash. `next` is where it probably is: behind the one that was asked for before.
     #[inline]
     pub(crate) fn find(&self, row_hash: u128, next: &mut usize) -> Option<KnownRow<'_>> {
-        let is_next = self.table.keys.get(*next) == Some(&row_hash);
-        let at = if is_next { *next as u32 } else { self.table.find(row_hash)? };
+        let is_next = self.hashes.get(*next) == Some(&row_hash);
+        let at = if is_next { *next as u32 } else { self.places.find(&self.hashes, row_hash)? };
         *next = at as usize + 1;
         let unfit = if self.unfit.is_empty() { None } else { self.unfit.get(&at).map(AsRef::as_ref) };
         Some(KnownRow { key: self.keys[at as usize], unfit })

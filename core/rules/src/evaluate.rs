@@ -251,10 +251,13 @@ impl<'a> Known<'a> {
     fn follow(&self, ids: &FixedSizeBinaryArray, has: &BooleanBuffer, clock_us: i64, wants_since: bool) -> Followed {
         let mut gained = Vec::new();
         let mut since = if wants_since { vec![0; ids.len()] } else { Vec::new() };
+        // Members mostly come in the order in which they got the tag.
+        let mut next = 0;
         for row in has.set_indices() {
-            let before = self.entries.and_then(|entries| Some((entries, entries.find(id_at(ids, row))?)));
+            let before = self.entries.and_then(|entries| Some((entries, entries.find_near(id_at(ids, row), next)?)));
             let since_us = match before {
                 Some((entries, at)) => {
+                    next = at + 1;
                     self.still[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
                     entries.since_us[at]
                 }

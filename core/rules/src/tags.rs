@@ -147,6 +147,11 @@ impl Entries {
         self.index.find(hash(member), |at| self.members[*at as usize] == member).map(|at| *at as usize)
     }
 
+    /// As [`Entries::find`], faster where it is the member at `next`.
+    pub(crate) fn find_near(&self, member: u128, next: usize) -> Option<usize> {
+        if self.members.get(next) == Some(&member) { Some(next) } else { self.find(member) }
+    }
+
     /// The members that have a stored row of their own.
     pub(crate) fn own_rows(&self) -> impl Iterator<Item = u128> {
         self.members.iter().zip(&self.has_own_row).filter(|(_, own)| **own).map(|(member, _)| *member)

@@ -21,28 +21,10 @@ pub struct Rows<'t> {
     pub nulls: &'t [String],
 }
 
-/// Cells that are worth a thread of their own: starting one takes as long as copying some hundreds.
-const THREAD_CELLS: usize = 1 << 14;
-
 impl Rows<'_> {
-    /// The columns at these places of the rows, as `Utf8`. Half of them are made by a second thread: whoever
-    /// reads a file waits for nothing else.
+    /// The columns at these places of the rows, as `Utf8`.
     pub fn columns(&self, places: &[usize]) -> Vec<ArrayRef> {
-        let columns = |places: &[usize]| places.iter().map(|&place| Arc::new(self.column(place)) as ArrayRef).collect::<Vec<_>>();
-        if self.cells.len() < 2 * THREAD_CELLS {
-            return columns(places);
-        }
-        let (here, there) = places.split_at(places.len() / 2);
-        std::thread::scope(|scope| {
-            let there = std::thread::Builder::new().spawn_scoped(scope, || columns(there)).map_err(|_| columns(there));
-            let mut all = columns(here);
-            all.extend(match there {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                // The system gives no more threads.
-                Err(columns) => columns,
-            });
-            all
-        })
+        places.iter().map(|&place| Arc::new(self.column(place)) as ArrayRef).collect()
     }
 
     fn column(&self, place: usize) -> StringArray {
