@@ -239,13 +239,18 @@ pub fn identify(
     drop(keys);
     resolved.count(&reasons);
     let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, lookup, previous)?;
-    let dirty = dirty(&resolved, &sets, &taken_from, recompute);
-    let assignments = assignments(&resolved, &sets, &members.ids, &reasons)?;
     let locate = |row: &u32| {
         let (chunk, row) = resolved.rows.locate(*row);
         (chunk as u32, row as u32)
     };
-    members.records = sets.rows.iter().map(locate).collect();
+    let (assignments, dirty, records) = std::thread::scope(|scope| {
+        let assignments = scope.spawn(|| assignments(&resolved, &sets, &members.ids, &reasons));
+        let dirty = dirty(&resolved, &sets, &taken_from, recompute);
+        let records = sets.rows.iter().map(locate).collect();
+        (assignments.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), dirty, records)
+    });
+    let assignments = assignments?;
+    members.records = records;
     members.starts = sets.starts;
     members.chunk_sources = resolved.input.chunks.iter().map(|chunk| chunk.source).collect();
     Ok(Identified {

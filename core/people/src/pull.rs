@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow::array::{Array, FixedSizeBinaryArray, RecordBatch, StringArray};
-use arrow::datatypes::UInt64Type;
+use arrow::array::{Array, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow::datatypes::{ArrowPrimitiveType, UInt64Type};
 use hashbrown::HashMap;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY, ROW_HASH, UNFIT};
 use reunion_model::{MemberId, Reason, RecordKey};
@@ -259,30 +259,45 @@ impl<'a> Rows<'a> {
     fn new(chunks: &'a [Chunk]) -> Result<Self, StateError> {
         let starts = Starts::new(chunks)?;
         let total = starts.total();
+        let moments = |column: &str, null: i64| {
+            let mut values = Vec::with_capacity(total);
+            for Chunk { batch, .. } in chunks {
+                match moments_of(batch, RECORDS, column)? {
+                    Some(moments) => push_values(&mut values, moments, null),
+                    None => values.resize(values.len() + batch.num_rows(), null),
+                }
+            }
+            Ok::<_, StateError>(values)
+        };
+        let (times, mut rows) = std::thread::scope(|scope| {
+            let times = scope.spawn(|| Ok::<_, StateError>((moments("updated_at", i64::MIN)?, moments("created_at", i64::MAX)?)));
+            let rows = Self::without_times(chunks, starts, total);
+            (times.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), rows)
+        });
+        if let Ok(rows) = &mut rows {
+            (rows.updated, rows.created) = times?;
+        }
+        rows
+    }
+
+    fn without_times(chunks: &'a [Chunk], starts: Starts, total: usize) -> Result<Self, StateError> {
         let mut rows = Self {
             chunks,
             starts,
             ids: Vec::with_capacity(chunks.len()),
             hashes: Vec::with_capacity(chunks.len()),
             keys: Vec::with_capacity(total),
-            updated: Vec::with_capacity(total),
-            created: Vec::with_capacity(total),
+            updated: Vec::new(),
+            created: Vec::new(),
             phones: Vec::with_capacity(total),
             reasons: Vec::with_capacity(total),
         };
         for Chunk { batch, .. } in chunks {
-            let (count, keys) = (batch.num_rows(), sixteens_of(batch, RECORDS, RECORD_KEY)?);
             rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
             rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
-            rows.keys.extend(all_sixteen(keys));
-            rows.phones.extend(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?.iter().map(Option::unwrap_or_default));
+            rows.keys.extend(all_sixteen(sixteens_of(batch, RECORDS, RECORD_KEY)?));
+            push_values(&mut rows.phones, numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?, 0);
             push_reasons(&mut rows.reasons, texts_of(batch, RECORDS, REASON)?)?;
-            for (column, values, null) in [("updated_at", &mut rows.updated, i64::MIN), ("created_at", &mut rows.created, i64::MAX)] {
-                match moments_of(batch, RECORDS, column)? {
-                    Some(moments) => values.extend(moments.iter().map(|moment| moment.unwrap_or(null))),
-                    None => values.resize(values.len() + count, null),
-                }
-            }
         }
         Ok(rows)
     }
@@ -430,6 +445,14 @@ fn resized<T: Clone + Default>(known: &[T], sources: usize) -> Vec<T> {
     let mut all = known.to_vec();
     all.resize(sources, T::default());
     all
+}
+
+/// Adds the values of a column, with `null` for those that are missing.
+fn push_values<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, column: &PrimitiveArray<T>, null: T::Native) {
+    match column.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => values.extend_from_slice(column.values()),
+        Some(nulls) => values.extend(column.values().iter().zip(nulls).map(|(value, valid)| if valid { *value } else { null })),
+    }
 }
 
 pub(crate) fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result<(), StateError> {

@@ -144,8 +144,12 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn new(input: &'a PullInput<'a>, config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
-        let rows = Rows::new(input.chunks, config, lookup)?;
-        let before = Assignments::new(input.assignments)?;
+        let (rows, before) = std::thread::scope(|scope| {
+            let before = scope.spawn(|| Assignments::new(input.assignments));
+            let rows = Rows::new(input.chunks, config, lookup);
+            (rows, before.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (rows, before) = (rows?, before?);
         let count = before.keys.len();
         let of_row = positions(&rows.keys[..rows.starts.of(input.previous_chunks) as usize], &before.keys);
         let (mut row, mut source) = (vec![NONE; count], vec![0; count]);

@@ -125,10 +125,15 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let mut stages = BTreeMap::new();
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
     setup.progress.stage("reading the sources");
-    let mut sources = sources::pull_all(setup, hold, run_id)?;
+    let (sources, before) = std::thread::scope(|scope| {
+        let before = scope.spawn(|| people::Before::read(setup));
+        let sources = sources::pull_all(setup, hold, run_id);
+        (sources, before.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (mut sources, before) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
-    let who = people::identify(setup, &mut sources)?;
+    let who = people::identify(setup, &mut sources, before)?;
     let draft = hold.map(|hold| Draft::begin(setup, hold)).transpose()?;
     let (assignments, tombstones) = (who.assignments().clone(), who.tombstones().to_vec());
     let (people, outreach, mut report) = std::thread::scope(|scope| {

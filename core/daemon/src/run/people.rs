@@ -68,19 +68,44 @@ pub struct Who {
     accepted: Vec<String>,
 }
 
+/// What identity reads of the head whatever the sources say, so that it can be read beside them.
+pub struct Before {
+    identity: IdentityConfig,
+    schema: StoredSchema,
+    anew: Anew,
+    chunks: Chunks,
+    assignments: Vec<RecordBatch>,
+    /// All members.
+    everyone: Vec<RecordBatch>,
+    forwarded: Vec<MemberId>,
+}
+
+impl Before {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn read(setup: &Setup<'_>) -> Result<Self, Failure> {
+        let identity = identity_config(&setup.app.config);
+        let (schema, anew) = schema(setup, &identity)?;
+        let columns = if anew == Anew::Changes { key_columns(&identity) } else { index_columns(&identity) };
+        let mut chunks = Chunks::default();
+        for (source, origin) in setup.schemas.keys().enumerate() {
+            chunks.previous(setup, source, origin, &columns)?;
+        }
+        let assignments = table(setup, "assignments", None)?;
+        let everyone = table(setup, "members", Some(&PREVIOUS_MEMBER_COLUMNS))?;
+        Ok(Self { identity, schema, anew, chunks, assignments, everyone, forwarded: forwarded(setup)? })
+    }
+}
+
 /// Works out who is who.
 ///
 /// # Errors
 /// Where a guard refuses, or files cannot be read.
-pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources) -> Result<Who, Failure> {
-    let identity = identity_config(&setup.app.config);
+pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -> Result<Who, Failure> {
+    let Before { identity, schema, anew, mut chunks, assignments, everyone, forwarded } = before;
     let sources: Vec<String> = setup.schemas.keys().cloned().collect();
-    let (schema, anew) = schema(setup, &identity)?;
-    let columns = if anew == Anew::Changes { key_columns(&identity) } else { index_columns(&identity) };
-    let mut chunks = Chunks::default();
-    for (source, origin) in sources.iter().enumerate() {
-        chunks.previous(setup, source, origin, &columns)?;
-    }
     let previous_chunks = chunks.chunks.len();
     let mut pulls = Vec::new();
     let mut taken = (BTreeMap::new(), Vec::new());
@@ -99,9 +124,6 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources) -> Result<Who, Fa
             }
         }
     }
-    let assignments = table(setup, "assignments", None)?;
-    let everyone = table(setup, "members", Some(&PREVIOUS_MEMBER_COLUMNS))?;
-    let forwarded = forwarded(setup)?;
     let doing = || "members cannot be worked out".to_owned();
     let lookup = setup.state.keys.lookup();
     let settled = Settled::default();
