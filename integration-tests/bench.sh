@@ -6,6 +6,10 @@
 # Each run has a folder of its own, and none is removed before the end: for minutes after many files were removed,
 # ext4 takes several times as long to make new ones, which a shop's machine does not do. That takes about 20 GB
 # under TMPDIR with all sizes.
+#
+# Before each run, of whatever tool, as much memory is touched as the largest takes. A virtual machine whose host
+# takes back what is free gives each page anew, at many times the price of a page that the machine has: whoever ran
+# first after a pause would pay for it.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -71,6 +75,9 @@ once() {
 
 line() { printf '%-10s %-36s %7s s %6s x %6s MB  %s\n' "$@"; }
 
+# Takes memory from the host; tail keeps a line without an end.
+warm() { head -c "$(($1 * 700))" /dev/zero | tail >/dev/null; }
+
 # Of several lines that begin with seconds, the one in the middle.
 median() { sort -n | sed -n "$(((times + 1) / 2))p"; }
 
@@ -86,7 +93,7 @@ for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
     for tool in duckdb polars; do
         if python3 -c "import $tool" 2>/dev/null; then
             read -r seconds members megabytes < <(
-                for _ in $(seq "$times"); do python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet"; done | median
+                for _ in $(seq "$times"); do warm "$rows" && python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet"; done | median
             )
             yardstick=$seconds
             line "$rows" "$tool" "$seconds" - "$megabytes" "$members members, nothing kept"
@@ -102,6 +109,7 @@ for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
             for time in $(seq "$times"); do
                 cp -a "$before" "$folder/$number.$time"
                 cd "$folder/$number.$time"
+                warm "$rows"
                 once "$2"
             done | median
         )

@@ -114,7 +114,10 @@ impl<'a> Draft<'a> {
     }
 
     /// Writes who was in an audience and got no task, and why.
-    fn decisions(&self, outreach: &Outreach) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// Where the disk refuses, or the head cannot be read.
+    pub fn decisions(&self, outreach: &Outreach) -> Result<(), Failure> {
         let Self { setup, writer, .. } = self;
         let names: Vec<&str> = outreach.plan.campaigns.iter().map(|campaign| campaign.name.as_str()).collect();
         let mut decisions = decisions_of_others(setup, &names)?;
@@ -136,7 +139,6 @@ impl<'a> Draft<'a> {
         outreach: &Outreach,
         report: &Report,
     ) -> Result<u64, Failure> {
-        self.decisions(outreach)?;
         let Self { setup, hold, number, writer } = self;
         let doing = || format!("generation {number} cannot be written");
         let meta = ManifestMeta {

@@ -158,8 +158,9 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
             let failure = Failure::other(format!("the run was given up: {broken}"));
             return Err(failure.help("this is a defect of the program; nothing was changed"));
         }
-        if draft.is_some() {
+        if let Some(draft) = draft {
             setup.progress.stage("committing");
+            draft.decisions(&outreach)?;
         }
         assignments.into_iter().chain(members).chain(tags).try_for_each(commit::joined)?;
         Ok((people, outreach, report))
