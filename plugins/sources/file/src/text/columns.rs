@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{ArrayRef, BooleanBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 
 use super::scan::Cell;
@@ -22,43 +22,69 @@ pub struct Rows<'t> {
 }
 
 impl Rows<'_> {
-    /// The columns at these places of the rows, as `Utf8`.
+    /// The columns at these places of the rows, as `Utf8`. All are made together, row after row: in the order
+    /// in which the text and its cells lie in memory.
     pub fn columns(&self, places: &[usize]) -> Vec<ArrayRef> {
-        places.iter().map(|&place| Arc::new(self.column(place)) as ArrayRef).collect()
-    }
-
-    fn column(&self, place: usize) -> StringArray {
-        let text = self.text.as_bytes();
-        let rows = self.cells.len() / self.width;
-        let cells = || self.cells.iter().skip(place).step_by(self.width);
-        let mut values = Vec::with_capacity(cells().map(|cell| cell.len()).sum());
-        let mut offsets = Vec::with_capacity(rows + 1);
-        let mut valid = Vec::new();
-        offsets.push(0);
-        for (row, cell) in cells().enumerate() {
-            let start = values.len();
-            if cell.has_escapes() {
-                cell.append_to(text, self.quote, &mut values);
-            } else {
-                values.extend_from_slice(cell.raw(text));
-            }
-            if values.len() == start || self.is_null(&values[start..]) {
-                values.truncate(start);
-                if valid.is_empty() {
-                    valid = vec![true; rows];
-                }
-                valid[row] = false;
-            }
-            // A chunk's text is far below 2 GiB.
-            offsets.push(values.len() as i32);
+        let rows = || self.cells.chunks_exact(self.width);
+        let mut bytes = vec![0; self.width];
+        for row in rows() {
+            bytes.iter_mut().zip(row).for_each(|(bytes, cell)| *bytes += cell.len());
         }
-        let nulls = (!valid.is_empty()).then(|| NullBuffer::from(valid));
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        StringArray::try_new(offsets, Buffer::from_vec(values), nulls).expect("UTF-8 that is cut at ASCII bytes is UTF-8")
+        let mut columns: Vec<_> = places.iter().map(|place| Column::with_capacity(rows().len(), bytes[*place])).collect();
+        for row in rows() {
+            columns.iter_mut().zip(places).for_each(|(column, place)| column.push(self, row[*place]));
+        }
+        columns.into_iter().map(|column| Arc::new(column.finish()) as ArrayRef).collect()
     }
 
     fn is_null(&self, value: &[u8]) -> bool {
         self.nulls.iter().any(|null| null.as_bytes() == value)
+    }
+}
+
+/// A column that is being made.
+struct Column {
+    values: Vec<u8>,
+    /// Where each value begins, and the end.
+    offsets: Vec<i32>,
+    /// The rows that are null.
+    nulls: Vec<usize>,
+}
+
+impl Column {
+    fn with_capacity(rows: usize, bytes: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Self { values: Vec::with_capacity(bytes), offsets, nulls: Vec::new() }
+    }
+
+    #[inline]
+    fn push(&mut self, rows: &Rows<'_>, cell: Cell) {
+        let (text, start) = (rows.text.as_bytes(), self.values.len());
+        if cell.has_escapes() {
+            cell.append_to(text, rows.quote, &mut self.values);
+        } else {
+            self.values.extend_from_slice(cell.raw(text));
+        }
+        if self.values.len() == start || rows.is_null(&self.values[start..]) {
+            self.values.truncate(start);
+            self.nulls.push(self.offsets.len() - 1);
+        }
+        // A chunk's text is far below 2 GiB.
+        self.offsets.push(self.values.len() as i32);
+    }
+
+    fn finish(self) -> StringArray {
+        let Self { values, offsets, nulls } = self;
+        let rows = offsets.len() - 1;
+        let nulls = (!nulls.is_empty()).then(|| {
+            let mut valid = BooleanBufferBuilder::new(rows);
+            valid.append_n(rows, true);
+            nulls.into_iter().for_each(|row| valid.set_bit(row, false));
+            NullBuffer::new(valid.finish())
+        });
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        StringArray::try_new(offsets, Buffer::from_vec(values), nulls).expect("UTF-8 that is cut at ASCII bytes is UTF-8")
     }
 }
 
