@@ -1,11 +1,10 @@
 //! How this process, and every plugin in it, gets memory from the system: all of them share one allocator.
 //!
-//! A run takes and frees memory in large pieces, stage after stage. glibc gives each freed piece back at once
-//! and keeps an arena of its own for each thread, so every stage is given fresh pages, which the system has to
-//! clear first: about a tenth of the time of a run. Here what is freed is kept for what comes next, in as many
-//! arenas as threads can work at once; [`give_back`] ends that when a run is over.
-
-use reunion_model::limits::cores;
+//! A run takes and frees memory in large pieces, stage after stage. By itself glibc gives each freed piece back
+//! at once and keeps an arena for each thread, so every stage is given fresh pages, which the system has to clear
+//! first. Here what is freed is kept for what comes next, in one arena for all threads: small pieces do not wait
+//! for one another, since each thread has a cache of those. [`give_back`] ends that when a run is over; of further
+//! arenas it could not give back the end.
 
 /// Pieces up to this size come out of an arena, larger ones from the system. The most that glibc takes.
 #[cfg(target_env = "gnu")]
@@ -18,7 +17,7 @@ const KEPT_BYTES_MAX: libc::c_int = 256 << 20;
 pub fn keep() {
     #[cfg(target_env = "gnu")]
     for (option, value) in [
-        (libc::M_ARENA_MAX, libc::c_int::try_from(cores()).unwrap_or(libc::c_int::MAX)),
+        (libc::M_ARENA_MAX, 1),
         (libc::M_MMAP_THRESHOLD, FROM_ARENA_BYTES_MAX),
         (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX),
     ] {
