@@ -16,11 +16,9 @@ const KEPT_BYTES_MAX: libc::c_int = 256 << 20;
 /// Keeps freed memory for what comes next. To be called before other threads start.
 pub fn keep() {
     #[cfg(target_env = "gnu")]
-    for (option, value) in [
-        (libc::M_ARENA_MAX, 1),
-        (libc::M_MMAP_THRESHOLD, FROM_ARENA_BYTES_MAX),
-        (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX),
-    ] {
+    for (option, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, FROM_ARENA_BYTES_MAX), (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX)]
+    {
         // SAFETY: mallopt takes two integers, and any thread may call it at any time. A value that it does not
         // take it leaves alone, and the program is slower by that.
         unsafe { libc::mallopt(option, value) };
