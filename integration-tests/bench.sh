@@ -81,6 +81,11 @@ warm() { head -c "$(($1 * 700))" /dev/zero | tail >/dev/null; }
 # Of several lines that begin with seconds, the one in the middle.
 median() { sort -n | sed -n "$(((times + 1) / 2))p"; }
 
+tools=
+for tool in duckdb polars; do
+    python3 -c "import $tool" 2>/dev/null && tools="$tools $tool"
+done
+
 for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
     folder=$work/$rows
     mkdir -p "$folder/in" "$folder/changed"
@@ -89,37 +94,46 @@ for rows in ${BENCH_ROWS:-100000 1000000 5000000}; do
     "$release/generate" changed --rows "$rows" --stores 500 --utf8 --changed 0.01
     config >reunion.toml
     "$release/reunion" key new >key
-    yardstick=
-    for tool in duckdb polars; do
-        if python3 -c "import $tool" 2>/dev/null; then
-            read -r seconds members megabytes < <(
-                for _ in $(seq "$times"); do warm "$rows" && python3 "$root/integration-tests/peers.py" "$tool" in "$tool.parquet"; done | median
-            )
-            yardstick=$seconds
-            line "$rows" "$tool" "$seconds" - "$megabytes" "$members members, nothing kept"
-        fi
-    done
-    # run LABEL CLOCK: each time from the state that the run before left.
     before=$folder/start
     mkdir "$before"
     mv in reunion.toml key "$before"
-    run() {
-        number=$((${number:-0} + 1))
-        read -r seconds megabytes stages < <(
-            for time in $(seq "$times"); do
-                cp -a "$before" "$folder/$number.$time"
-                cd "$folder/$number.$time"
-                warm "$rows"
-                once "$2"
-            done | median
-        )
-        before=$folder/$number.1
-        ratio=$([ -z "$yardstick" ] && echo - || awk "BEGIN { printf \"%.1f\", $seconds / $yardstick }")
-        line "$rows" "$1" "$seconds" "$ratio" "$megabytes" "$stages"
+    # peer TOOL: the same files by another tool.
+    peer() {
+        cd "$folder"
+        warm "$rows"
+        python3 "$root/integration-tests/peers.py" "$1" start/in "$1.parquet" >>"$1"
     }
-    run "first sync" 2026-09-21T22:30:00+08:00
-    run "repeat, nothing changed" 2026-09-21T22:35:00+08:00
+    # run NAME CLOCK: from the state that the run before left.
+    run() {
+        place=$folder/$1.$time
+        cp -a "$before" "$place"
+        cd "$place"
+        warm "$rows"
+        once "$2" >>"$folder/$1.figures"
+    }
+    show() {
+        read -r seconds megabytes stages < <(median <"$folder/$1.figures")
+        ratio=$([ -z "$yardstick" ] && echo - || awk "BEGIN { printf \"%.1f\", $seconds / $yardstick }")
+        line "$rows" "$2" "$seconds" "$ratio" "$megabytes" "$stages"
+        before=$folder/$1.1
+    }
+    # By turns, since the speed of a machine that others share changes from one minute to the next.
+    for time in $(seq "$times"); do
+        for tool in $tools; do peer "$tool"; done
+        run first 2026-09-21T22:30:00+08:00
+    done
+    yardstick=
+    for tool in $tools; do
+        read -r seconds members megabytes < <(median <"$folder/$tool")
+        yardstick=$seconds
+        line "$rows" "$tool" "$seconds" - "$megabytes" "$members members, nothing kept"
+    done
+    show first "first sync"
+    for time in $(seq "$times"); do run same 2026-09-21T22:35:00+08:00; done
+    show same "repeat, nothing changed"
+    cd "$folder"
     cp changed/till.csv changed/shop.csv "$before/in/"
-    run "repeat, 1 % changed, a day further" 2026-09-22T22:30:00+08:00
+    for time in $(seq "$times"); do run changed 2026-09-22T22:30:00+08:00; done
+    show changed "repeat, 1 % changed, a day further"
     cd "$root"
 done
