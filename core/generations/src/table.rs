@@ -207,3 +207,20 @@ impl Hasher for KeyHasher {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_the_filter_is_still_looked_for() {
+        // The filter sees the upper half alone.
+        let key = |lower: u128| 1 << 64 | lower;
+        let mut newer = Newer::with_capacity(3);
+        assert!(newer.is_empty());
+        newer.add(vec![key(1), key(2)]);
+        newer.add(vec![5 << 64]);
+        assert_eq!(newer.among(&[key(1), key(3), 5 << 64, 6 << 64]), KeySet::from_iter([key(1), 5 << 64]));
+        assert!(newer.among(&[key(3), 7 << 64]).is_empty());
+    }
+}

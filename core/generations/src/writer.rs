@@ -323,3 +323,22 @@ fn row_batch(rows: &[u32]) -> RecordBatch {
     let rows: ArrayRef = Arc::new(UInt32Array::from(rows.to_vec()));
     RecordBatch::try_new(Arc::new(schema), vec![rows]).expect("one column of its own type")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_ends_one_row_at_the_most_in_each_file_before_its_own() {
+        let file = |rows, kind, dead_rows| {
+            let file = FileEntry { path: String::new(), rows, bytes: 0, checksum: String::new() };
+            DataFile { dead_rows, ..data_file(file, kind) }
+        };
+        let rows = |rows| file(rows, FileKind::Rows, 0);
+        assert_eq!(garbage_max(&[rows(100), rows(10)]), 10);
+        assert_eq!(garbage_max(&[rows(100), rows(10), rows(20)]), 30 + 10, "all of the second may be dead");
+        assert_eq!(garbage_max(&[rows(100), file(10, FileKind::Removals, 0)]), 20, "a removal is garbage itself");
+        assert_eq!(garbage_max(&[file(100, FileKind::Rows, 5), rows(10)]), 15, "what was dead before stays so");
+        assert!(is_garbage(28, [rows(100), rows(10)].iter()) && !is_garbage(27, [rows(100), rows(10)].iter()));
+    }
+}
