@@ -11,7 +11,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -20,6 +19,7 @@ use reunion_ledger::{Claimed, Dispatch, Event, Group, Ledger, LedgerError, OpenT
 use reunion_model::limits::{DISPATCH_TASKS_MAX, PUSHES_AT_ONCE_MAX};
 use reunion_model::plugin::{ChannelTraits, DispatchInfo, PluginError, Reach};
 use reunion_model::task::task_schema;
+use reunion_model::threads::{both, result_of};
 use reunion_model::{Gate, MemberId, TaskId, fault};
 use reunion_outreach::{AtSend, Campaign, SendFacts, gate_at_send};
 
@@ -221,7 +221,7 @@ impl Dispatcher<'_> {
                 let settled = settle(ledger, &before, attempts_max, now_us).await?;
                 Ok((settled, ledger.claim_dispatches(name, &next, now_us, tasks_max).await?))
             };
-            let (turn, answers) = self.beside(turn, || self.push(name, channel, &claimed));
+            let (turn, answers) = both(|| self.state.ask(turn), || self.push(name, channel, &claimed));
             let (now_pushed, notes) = answers?;
             let (settled, next) = turn?;
             if !next.dispatches.is_empty() {
@@ -231,20 +231,6 @@ impl Dispatcher<'_> {
             next.more.into_iter().rev().for_each(|group| groups.push_front(group));
             (claimed, pushed) = (next.dispatches, now_pushed);
         }
-    }
-
-    /// Waits for a call of the ledger, and does something else meanwhile.
-    fn beside<T: Send, U>(
-        &self,
-        call: impl Future<Output = Result<T, LedgerError>> + Send,
-        work: impl FnOnce() -> U,
-    ) -> (Result<T, Failure>, U) {
-        let state = self.state;
-        std::thread::scope(|scope| {
-            let call = scope.spawn(move || state.ask(call));
-            let done = work();
-            (call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), done)
-        })
     }
 
     /// The groups that are due, with those tasks taken back or put off that may not be sent now.
@@ -339,8 +325,7 @@ impl Dispatcher<'_> {
         };
         let answers = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
-            let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+            threads.into_iter().map(result_of).collect::<Result<Vec<_>, _>>()
         });
         let mut answers = answers?.concat();
         answers.sort_unstable_by_key(|(at, _)| *at);

@@ -11,7 +11,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use parquet::errors::ParquetError;
-use reunion_model::limits::cores;
+use reunion_model::threads::cores;
 
 use crate::GenerationError;
 use crate::parquet_file::FileReader;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::errors::ParquetError;
-use reunion_model::limits::cores;
 use reunion_model::record::RECORD_KEY;
+use reunion_model::threads::{cores, result_of};
 use tracing::warn;
 
 use crate::durable::{MANIFEST, TABLE, create_folder, failed, sync_folder, write_document};
@@ -222,7 +222,7 @@ impl<'a> GenerationWriter<'a> {
                     scope.spawn(move || self.compact(&name, table).map(|table| (name, table)))
                 };
                 for thread in tables.iter().map(compact).collect::<Vec<_>>() {
-                    let (name, table) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                    let (name, table) = result_of(thread)?;
                     compacted.insert(name, table);
                 }
                 Ok::<_, GenerationError>(())

@@ -15,6 +15,7 @@ pub mod quarantine;
 pub mod record;
 pub mod schema;
 pub mod task;
+pub mod threads;
 
 pub use consent::{Consent, Purpose};
 pub use gate::{Gate, GateKind};

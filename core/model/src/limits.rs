@@ -1,7 +1,5 @@
 //! Every limit that is not the operator's to set, with the reason for its size.
 
-use std::sync::LazyLock;
-
 /// Rows in one batch that crosses the plugin boundary. Large enough that a call costs nothing per
 /// row, small enough that a batch fits in a second-level cache.
 pub const BATCH_ROWS_MAX: usize = 8192;
@@ -26,9 +24,3 @@ pub const PUSHES_AT_ONCE_MAX: usize = 8;
 pub const MESSAGE_CHARS_MAX: usize = 4_000;
 /// Cancel takes effect within this time; a source or channel looks at the flag at least this often.
 pub const CANCEL_WITHIN_MS: u64 = 1_000;
-
-/// Threads that can work at once. Asked once: the system reads several files to answer.
-pub fn cores() -> usize {
-    static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
-    *CORES
-}

@@ -26,6 +26,7 @@ use arrow::error::ArrowError;
 use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE};
 use reunion_model::schema::{COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, Survivorship, canonical, timestamp_type};
+use reunion_model::threads::both;
 use reunion_model::{Consent, MemberId, Purpose};
 
 use crate::identity::Identified;
@@ -181,12 +182,8 @@ pub struct Golden {
 /// Where records that are needed were not read or have other types.
 pub fn golden(plan: &GoldenPlan, lookup: &Lookup, identified: &Identified, loaded: &[Option<Loaded>]) -> Result<Golden, GoldenError> {
     let rows = Rows::of_dirty(identified, loaded)?;
-    let (chosen, own) = std::thread::scope(|scope| {
-        let own = scope.spawn(|| own_columns(identified));
-        let chosen = choose(plan, &rows, false);
-        (chosen, own.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
-    let (chosen, own) = (chosen?, own?);
+    let (own, chosen) = both(|| own_columns(identified), || choose(plan, &rows, false));
+    let (own, chosen) = (own?, chosen?);
     let all = &identified.members;
     let phones: ArrayRef = Arc::new(rows.phones()?);
     let hashed = std::iter::once(Arc::clone(&phones)).chain(chosen.arrays.iter().cloned()).collect::<Vec<_>>();

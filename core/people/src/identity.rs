@@ -21,6 +21,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
+use reunion_model::threads::both;
 use reunion_model::{MemberId, Reason, RecordKey};
 
 use crate::matching::KeySet;
@@ -243,12 +244,10 @@ pub fn identify(
         let (chunk, row) = resolved.rows.locate(*row);
         (chunk as u32, row as u32)
     };
-    let (assignments, dirty, records) = std::thread::scope(|scope| {
-        let assignments = scope.spawn(|| assignments(&resolved, &sets, &members.ids, &reasons));
-        let dirty = dirty(&resolved, &sets, &taken_from, recompute);
-        let records = sets.rows.iter().map(locate).collect();
-        (assignments.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), dirty, records)
-    });
+    let (assignments, (dirty, records)) = both(
+        || assignments(&resolved, &sets, &members.ids, &reasons),
+        || (dirty(&resolved, &sets, &taken_from, recompute), sets.rows.iter().map(locate).collect()),
+    );
     let assignments = assignments?;
     members.records = records;
     members.starts = sets.starts;
@@ -719,27 +718,28 @@ fn assignments(resolved: &Resolved, sets: &Sets, ids: &[MemberId], reasons: &[u8
     for set in 0..sets.len() {
         sets.records[sets.range(set)].iter().for_each(|record| set_of[*record as usize] = set as u32);
     }
-    let differs = |record: &usize| {
-        let had = (resolved.previous_member[*record] != NONE).then(|| resolved.member(resolved.previous_member[*record]));
-        let has = (set_of[*record] != NONE).then(|| ids[set_of[*record] as usize]);
-        !resolved.assigned[*record] || had != has || resolved.previous_reason[*record] != reasons[*record]
+    let differs = |record: usize| {
+        let had = (resolved.previous_member[record] != NONE).then(|| resolved.member(resolved.previous_member[record]));
+        let has = (set_of[record] != NONE).then(|| ids[set_of[record] as usize]);
+        !resolved.assigned[record] || had != has || resolved.previous_reason[record] != reasons[record]
     };
-    let live = (0..resolved.live.len() as u32).filter(|record| resolved.live[*record as usize] != NONE);
-    let mut records = Vec::with_capacity(if resolved.members.is_empty() { resolved.live.len() } else { 0 });
-    records.extend(live.filter(|record| differs(&(*record as usize))));
-    let columns = std::thread::scope(|scope| {
-        let keys = scope.spawn(|| sixteens(records.iter().map(|record| resolved.records[*record as usize])));
-        let mut members = FixedSizeBinaryBuilder::with_capacity(records.len(), 16);
-        let mut codes = StringBuilder::with_capacity(records.len(), 0);
-        for record in records.iter().map(|record| *record as usize) {
+    let is_told = |record: &u32| resolved.live[*record as usize] != NONE && differs(*record as usize);
+    let records = (0..resolved.live.len() as u32).filter(is_told).collect::<Vec<_>>();
+    let records = || records.iter().map(|record| *record as usize);
+    let outcomes = || {
+        let mut members = FixedSizeBinaryBuilder::with_capacity(records().len(), 16);
+        let mut codes = StringBuilder::with_capacity(records().len(), 0);
+        for record in records() {
             match ids.get(set_of[record] as usize) {
                 Some(id) => members.append_value(id.0)?,
                 None => members.append_null(),
             }
             codes.append_option(byte_reason(reasons[record]).map(Reason::code));
         }
-        let keys = keys.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        Ok::<Vec<ArrayRef>, StateError>(vec![keys, Arc::new(members.finish()), Arc::new(codes.finish())])
-    });
-    Ok(RecordBatch::try_new(assignment_schema(), columns?)?)
+        Ok::<_, StateError>((members.finish(), codes.finish()))
+    };
+    let (keys, outcomes) = both(|| sixteens(records().map(|record| resolved.records[record])), outcomes);
+    let (members, codes) = outcomes?;
+    let columns: Vec<ArrayRef> = vec![keys?, Arc::new(members), Arc::new(codes)];
+    Ok(RecordBatch::try_new(assignment_schema(), columns)?)
 }

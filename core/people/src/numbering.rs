@@ -6,7 +6,7 @@
 //! number of threads.
 
 use hashbrown::HashTable;
-use reunion_model::limits::cores;
+use reunion_model::threads::cores;
 
 use crate::table::{KeyTable, NONE, on_all_cores, one_by_one, spread};
 

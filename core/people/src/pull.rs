@@ -16,6 +16,7 @@ use arrow::array::{Array, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, Str
 use arrow::datatypes::{ArrowPrimitiveType, UInt64Type};
 use hashbrown::HashMap;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY, ROW_HASH, UNFIT};
+use reunion_model::threads::both;
 use reunion_model::{MemberId, Reason, RecordKey};
 use serde::Serialize;
 
@@ -269,15 +270,10 @@ impl<'a> Rows<'a> {
             }
             Ok::<_, StateError>(values)
         };
-        let (times, mut rows) = std::thread::scope(|scope| {
-            let times = scope.spawn(|| Ok::<_, StateError>((moments("updated_at", i64::MIN)?, moments("created_at", i64::MAX)?)));
-            let rows = Self::without_times(chunks, starts, total);
-            (times.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), rows)
-        });
-        if let Ok(rows) = &mut rows {
-            (rows.updated, rows.created) = times?;
-        }
-        rows
+        let times = || Ok::<_, StateError>((moments("updated_at", i64::MIN)?, moments("created_at", i64::MAX)?));
+        let (times, rows) = both(times, || Self::without_times(chunks, starts, total));
+        let ((updated, created), rows) = (times?, rows?);
+        Ok(Self { updated, created, ..rows })
     }
 
     fn without_times(chunks: &'a [Chunk], starts: Starts, total: usize) -> Result<Self, StateError> {

@@ -14,6 +14,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::UInt64Type;
 use reunion_keys::Lookup;
 use reunion_model::record::{PHONE, REASON, RECORD_KEY};
+use reunion_model::threads::both;
 use reunion_model::{Reason, RecordKey};
 
 use crate::identity::{IdentityConfig, KeyColumns};
@@ -144,12 +145,8 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn new(input: &'a PullInput<'a>, config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
-        let (rows, before) = std::thread::scope(|scope| {
-            let before = scope.spawn(|| Assignments::new(input.assignments));
-            let rows = Rows::new(input.chunks, config, lookup);
-            (rows, before.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        let (rows, before) = (rows?, before?);
+        let (before, rows) = both(|| Assignments::new(input.assignments), || Rows::new(input.chunks, config, lookup));
+        let (before, rows) = (before?, rows?);
         let count = before.keys.len();
         let of_row = positions(&rows.keys[..rows.starts.of(input.previous_chunks) as usize], &before.keys);
         let (mut row, mut source) = (vec![NONE; count], vec![0; count]);

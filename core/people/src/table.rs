@@ -9,8 +9,8 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use hashbrown::HashTable;
 use reunion_model::Reason;
-use reunion_model::limits::cores;
 use reunion_model::schema::timestamp_type;
+use reunion_model::threads::{cores, result_of};
 
 /// Stands for "none" in columns of positions.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -193,7 +193,7 @@ pub(crate) fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work
         let others = (1..threads).map(|_| scope.spawn(take)).collect::<Vec<_>>();
         let mut done = take();
         for other in others {
-            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            done.extend(result_of(other));
         }
         done
     });

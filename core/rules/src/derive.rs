@@ -18,8 +18,8 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, Schema, Times
 use hashbrown::{HashMap, HashSet};
 use jiff::tz::TimeZone;
 use reunion_model::MemberId;
-use reunion_model::limits::cores;
 use reunion_model::schema::{ColumnType, DERIVED, MEMBER_ID, PHONE, timestamp_type};
+use reunion_model::threads::cores;
 
 use crate::DeriveError;
 use crate::calendar::Calendar;

@@ -15,8 +15,8 @@ use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use reunion_model::MemberId;
-use reunion_model::limits::cores;
 use reunion_model::schema::MEMBER_ID;
+use reunion_model::threads::cores;
 
 use crate::engine::present;
 use crate::rules::{BoundRule, BoundRules, BoundTag};

@@ -16,7 +16,7 @@ use datafusion::logical_expr::{Expr, cast};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::StreamExt;
 
-use reunion_model::limits::cores;
+use reunion_model::threads::cores;
 
 use crate::QueryError;
 use crate::engine::{Clock, hex_function};

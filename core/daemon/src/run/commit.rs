@@ -60,7 +60,7 @@ impl<'a> Draft<'a> {
         for tombstones in tombstones {
             self.writer.remove("assignments", tombstones.iter().map(|key| key.0)).doing(unwritten)?;
         }
-        self.writer.delta("assignments", RECORD_KEY, slices(assignments)).doing(unwritten)
+        self.writer.delta("assignments", RECORD_KEY, [assignments.clone()]).doing(unwritten)
     }
 
     /// Writes members and records.
@@ -75,7 +75,7 @@ impl<'a> Draft<'a> {
         let half = if rows > MEMBERS_IN_ONE_FILE_MAX { rows / 2 } else { rows };
         let halves = [people.dirty.slice(0, half), people.dirty.slice(half, rows - half)];
         std::thread::scope(|scope| {
-            let members = halves.map(|half| scope.spawn(move || writer.delta("members", MEMBER_ID, slices(&half)).doing(unwritten)));
+            let members = halves.map(|half| scope.spawn(move || writer.delta("members", MEMBER_ID, [half]).doing(unwritten)));
             let records = self.records(people);
             members.into_iter().try_for_each(joined)?;
             records
@@ -200,12 +200,6 @@ fn decisions_of_others(setup: &Setup<'_>, planned: &[&str]) -> Result<Vec<Record
         kept.extend((batch.num_rows() > 0).then_some(batch));
     }
     Ok(kept)
-}
-
-/// A large batch in slices of the size of a row group.
-fn slices(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + '_ {
-    let rows = BATCH_ROWS_MAX * 8;
-    (0..batch.num_rows()).step_by(rows).map(move |from| batch.slice(from, rows.min(batch.num_rows() - from)))
 }
 
 /// Ids that are no more: merged into another, or without records. None of them is ever given again.

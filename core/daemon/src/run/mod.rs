@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reunion_ledger::NewRun;
+use reunion_model::threads::{both, result_of};
 use reunion_model::{MemberId, RunId};
 
 pub use population::members_of_sources;
@@ -125,11 +126,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let mut stages = BTreeMap::new();
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
     setup.progress.stage("reading the sources");
-    let (sources, before) = std::thread::scope(|scope| {
-        let before = scope.spawn(|| people::Before::read(setup));
-        let sources = sources::pull_all(setup, hold, run_id);
-        (sources, before.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
+    let (before, sources) = both(|| people::Before::read(setup), || sources::pull_all(setup, hold, run_id));
     let (mut sources, before) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
@@ -150,8 +147,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
         let tags = draft.map(|draft| scope.spawn(move || draft.tags(&delta)));
         timed.lap("rules");
         setup.progress.stage("planning tasks");
-        let past = past.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let outreach = outreach::plan(setup, &sources, &people, &population, past)?;
+        let outreach = outreach::plan(setup, &sources, &people, &population, result_of(past)?)?;
         timed.lap("plan");
         let report = report::of(setup, run_id, &sources, &people, &population, &outreach);
         if let Some(broken) = report.broken_sum() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::BooleanArray;
 use reunion_ledger::{ArmKind, ComponentKind};
-use reunion_model::limits::cores;
+use reunion_model::threads::cores;
 use reunion_model::{ContactId, Gate, MemberId, TaskId};
 use reunion_outreach::{Arm, Campaign, CampaignInput, OpenTask, Plan, PlanInput, RegateCampaign, RegateInput, Seed, Touches, regate};
 

@@ -10,6 +10,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
 use reunion_generations::Generation;
 use reunion_model::schema::{self, MEMBER_ID, PHONE};
+use reunion_model::threads::both;
 use reunion_model::{ContactId, MemberId, Phone};
 use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagDelta, TagState, derive};
 
@@ -43,12 +44,8 @@ pub struct Population {
 /// # Errors
 /// Where files cannot be read, or a rule leaves the calendar at this clock.
 pub fn population(setup: &Setup<'_>, people: &People) -> Result<Population, Failure> {
-    let (members, state) = std::thread::scope(|scope| {
-        let state = scope.spawn(|| tag_state(setup, people));
-        let members = members(setup, people);
-        (members, state.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
-    let (members, state) = (members?, state?);
+    let (state, members) = both(|| tag_state(setup, people), || members(setup, people));
+    let (state, members) = (state?, members?);
     let bound = setup.rules.bind(setup.clock_us).map_err(|errors| rule_errors(&setup.app.config, errors))?;
     let mut evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
     let count = |batch: &RecordBatch| batch.column_by_name("phone_only").map_or(0, |column| column.as_boolean().true_count() as u64);
