@@ -15,7 +15,7 @@ mod values;
 
 pub use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 pub use calls::{CALL_DRY_RUN, Call, Host, Item, Stream, item_kind, log_level};
-pub use data::{BatchError, export_batch, export_schema, import_batch, import_schema};
+pub use data::{BatchError, export_batch, export_schema, import_batch, import_schema, text_array};
 pub use tables::{
     ChannelTable, CheckFn, CreateFn, DescribeFn, ENTRY_SYMBOL, EntryFn, Instance, InstanceFn, MANIFEST_SYMBOL, ManifestFn, Plugin, PollFn,
     PushFn, ReadFn, SchemaFn, SourceTable,

@@ -33,6 +33,7 @@ use serde_json::Value;
 pub use arrow;
 pub use batches::{EventsBuilder, ReceiptsBuilder, RejectedBuilder};
 pub use call::Call;
+pub use reunion_abi::text_array;
 pub use reunion_model::plugin::{
     Capabilities, ChannelTraits, DispatchInfo, ErrorClass, Finding, FindingLevel, Item, Manifest, PluginError, PluginKind, Reach, ReadMode,
     ReadRequest, rejected_schema,

@@ -188,7 +188,9 @@ pub fn joined(thread: ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), F
 /// What the last runs of other pipelines decided: it stands until they run again.
 fn decisions_of_others(setup: &Setup<'_>, planned: &[&str]) -> Result<Vec<RecordBatch>, Failure> {
     use arrow::array::{AsArray, BooleanArray};
-    let Some(base) = setup.base() else { return Ok(Vec::new()) };
+    let Some(base) = setup.base().filter(|_| setup.campaigns.keys().any(|name| !planned.contains(&name.as_str()))) else {
+        return Ok(Vec::new());
+    };
     let doing = || "the decisions of the head cannot be read".to_owned();
     let mut kept = Vec::new();
     for part in base.live("decisions", None).doing(doing)? {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reunion_ledger::NewRun;
-use reunion_model::threads::{both, result_of};
+use reunion_model::threads::both;
 use reunion_model::{MemberId, RunId};
 
 pub use population::members_of_sources;
@@ -126,8 +126,10 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let mut stages = BTreeMap::new();
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
     setup.progress.stage("reading the sources");
-    let (before, sources) = both(|| people::Before::read(setup), || sources::pull_all(setup, hold, run_id));
-    let (mut sources, before) = (sources?, before?);
+    // What the head and the ledger know, whatever the sources say, beside them.
+    let before = || Ok::<_, Failure>((people::Before::read(setup)?, outreach::pasts(setup)?));
+    let (before, sources) = both(before, || sources::pull_all(setup, hold, run_id));
+    let (mut sources, (before, pasts)) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
     let who = people::identify(setup, &mut sources, before)?;
@@ -141,13 +143,12 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
         let to_write = Arc::clone(&people);
         let members = draft.map(|draft| scope.spawn(move || draft.people(&to_write)));
         setup.progress.stage("applying the rules");
-        let past = scope.spawn(|| outreach::pasts(setup));
         let population = population::population(setup, &people)?;
         let delta = Arc::clone(&population.tags);
         let tags = draft.map(|draft| scope.spawn(move || draft.tags(&delta)));
         timed.lap("rules");
         setup.progress.stage("planning tasks");
-        let outreach = outreach::plan(setup, &sources, &people, &population, result_of(past)?)?;
+        let outreach = outreach::plan(setup, &sources, &people, &population, pasts)?;
         timed.lap("plan");
         let report = report::of(setup, run_id, &sources, &people, &population, &outreach);
         if let Some(broken) = report.broken_sum() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use reunion_sdk::text_array;
 
 use super::scan::Cell;
 
@@ -84,7 +85,7 @@ impl Column {
             NullBuffer::new(valid.finish())
         });
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        StringArray::try_new(offsets, Buffer::from_vec(values), nulls).expect("UTF-8 that is cut at ASCII bytes is UTF-8")
+        text_array(offsets, Buffer::from_vec(values), nulls).expect("UTF-8 that is cut at ASCII bytes is UTF-8")
     }
 }
 
