@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -18,6 +18,8 @@ use crate::parquet_file::FileReader;
 
 /// Threads that decode. More would only add to the memory in flight.
 const THREADS_MAX: usize = 4;
+/// Where fewer than one row in so many is wanted, the others are passed over rather than decoded and dropped.
+const FEW_SHARE: usize = 8;
 
 /// Rows of one row group.
 #[derive(Debug, Clone)]
@@ -34,25 +36,84 @@ pub struct Part {
 struct Task {
     reader: Arc<FileReader>,
     group: usize,
+    group_rows: usize,
     file: usize,
     first_row: u64,
-    /// The rows that live, where not all do.
-    live: Option<BooleanBuffer>,
+    /// The rows to be read, where not all are.
+    rows: Option<BooleanBuffer>,
     /// Places of the asked columns in the file.
     columns: Arc<[usize]>,
 }
 
 impl Task {
     fn run(&self, schema: &SchemaRef) -> Result<Part, GenerationError> {
-        let read = self.reader.read_group(self.group, &self.columns)?;
-        let batch = match &self.live {
+        let few = self.rows.as_ref().filter(|rows| rows.count_set_bits() * FEW_SHARE < rows.len());
+        let read = self.reader.read_group(self.group, &self.columns, few)?;
+        let batch = match self.rows.as_ref().filter(|_| few.is_none()) {
             None => Ok(read),
-            Some(live) => filter_record_batch(&read, &BooleanArray::new(live.clone(), None)),
+            Some(rows) => filter_record_batch(&read, &BooleanArray::new(rows.clone(), None)),
         };
         let batch = batch.and_then(|batch| align(&batch, schema)).map_err(ParquetError::from);
         let batch = batch.map_err(|source| GenerationError::FileDamaged { path: self.reader.path().to_owned(), source })?;
         Ok(Part { file: self.file, first_row: self.first_row, batch })
     }
+
+    fn row_count(&self) -> usize {
+        self.rows.as_ref().map_or(self.group_rows, BooleanBuffer::count_set_bits)
+    }
+
+    /// Keeps of the rows that are to be read those at these places among them, which ascend.
+    fn keep(&mut self, places: &[u32]) {
+        let mut kept = BooleanBufferBuilder::new(self.group_rows);
+        kept.append_n(self.group_rows, false);
+        match &self.rows {
+            None => places.iter().for_each(|place| kept.set_bit(*place as usize, true)),
+            Some(rows) => {
+                let mut places = places.iter().map(|place| *place as usize).peekable();
+                for (place, row) in rows.set_indices().enumerate() {
+                    if places.next_if_eq(&place).is_some() {
+                        kept.set_bit(row, true);
+                    }
+                }
+            }
+        }
+        self.rows = Some(kept.finish());
+    }
+}
+
+/// The asked columns of all files, or all columns.
+fn schema(table: &str, inputs: &[Input], columns: Option<&[&str]>) -> Result<SchemaRef, GenerationError> {
+    let union = union_schema(table, inputs.iter().map(|input| input.reader.schema()))?;
+    let Some(asked) = columns else { return Ok(union) };
+    let fields: Vec<_> = asked.iter().filter_map(|name| union.fields().find(name)).map(|(_, field)| Arc::clone(field)).collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// A task for each row group in which anything lives.
+fn tasks(inputs: Vec<Input>, schema: &SchemaRef) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for input in inputs {
+        let places = schema.fields().iter().filter_map(|field| input.reader.schema().index_of(field.name()).ok());
+        let columns: Arc<[usize]> = places.collect();
+        let mut first_row = 0;
+        for (group, group_rows) in input.reader.group_rows().enumerate() {
+            let live = input.live.as_ref().map(|live| live.slice(first_row, group_rows));
+            let live_rows = live.as_ref().map_or(group_rows, BooleanBuffer::count_set_bits);
+            if live_rows > 0 {
+                tasks.push(Task {
+                    reader: Arc::clone(&input.reader),
+                    group,
+                    group_rows,
+                    file: input.file,
+                    first_row: first_row as u64,
+                    rows: live.filter(|_| live_rows < group_rows),
+                    columns: Arc::clone(&columns),
+                });
+            }
+            first_row += group_rows;
+        }
+    }
+    tasks
 }
 
 /// A stream of batches, in the order of files and of rows in them. The n-th batch has the same rows
@@ -169,38 +230,33 @@ impl Batches {
     /// # Errors
     /// [`GenerationError::SchemaConflict`].
     pub(crate) fn new(table: &str, inputs: Vec<Input>, columns: Option<&[&str]>) -> Result<Self, GenerationError> {
-        let union = union_schema(table, inputs.iter().map(|input| input.reader.schema()))?;
-        let schema = match columns {
-            None => union,
-            Some(asked) => {
-                let fields: Vec<_> =
-                    asked.iter().filter_map(|name| union.fields().find(name)).map(|(_, field)| Arc::clone(field)).collect();
-                Arc::new(Schema::new(fields))
-            }
-        };
-        let (mut tasks, mut rows) = (Vec::new(), 0);
-        for input in inputs {
-            let places = schema.fields().iter().filter_map(|field| input.reader.schema().index_of(field.name()).ok());
-            let columns: Arc<[usize]> = places.collect();
-            let mut first_row = 0;
-            for (group, group_rows) in input.reader.group_rows().enumerate() {
-                let live = input.live.as_ref().map(|live| live.slice(first_row, group_rows));
-                let live_rows = live.as_ref().map_or(group_rows, BooleanBuffer::count_set_bits);
-                if live_rows > 0 {
-                    tasks.push(Task {
-                        reader: Arc::clone(&input.reader),
-                        group,
-                        file: input.file,
-                        first_row: first_row as u64,
-                        live: live.filter(|_| live_rows < group_rows),
-                        columns: Arc::clone(&columns),
-                    });
-                }
-                rows += live_rows as u64;
-                first_row += group_rows;
-            }
-        }
-        Ok(Self { source: Source::start(tasks, &schema), schema, rows })
+        let schema = schema(table, &inputs, columns)?;
+        Ok(Self::of(tasks(inputs, &schema), schema))
+    }
+
+    /// Reads some rows of these files: of the n-th batch of [`Batches::new`] those at the places that `wanted`
+    /// has for n, ascending. A batch of which none is wanted is left out.
+    ///
+    /// # Errors
+    /// [`GenerationError::SchemaConflict`].
+    pub(crate) fn rows_at(table: &str, inputs: Vec<Input>, wanted: &BTreeMap<usize, Vec<u32>>) -> Result<Self, GenerationError> {
+        let schema = schema(table, &inputs, None)?;
+        let mut tasks = tasks(inputs, &schema);
+        let mut nth = 0;
+        tasks.retain_mut(|task| {
+            let places = wanted.get(&nth).filter(|places| !places.is_empty());
+            nth += 1;
+            places.is_some_and(|places| {
+                task.keep(places);
+                true
+            })
+        });
+        Ok(Self::of(tasks, schema))
+    }
+
+    fn of(tasks: Vec<Task>, schema: SchemaRef) -> Self {
+        let rows = tasks.iter().map(|task| task.row_count() as u64).sum();
+        Self { source: Source::start(tasks, &schema), schema, rows }
     }
 
     /// The columns of every batch.

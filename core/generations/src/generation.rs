@@ -1,6 +1,6 @@
 //! Reading: the files of people, and one generation of them, pinned while it is open.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,7 @@ impl People {
         let reader = self.reader(seen)?;
         let mut found = Vec::with_capacity(usize::try_from(seen.rows).unwrap_or_default());
         for group in 0..reader.group_rows().count() {
-            found.extend(keys(&reader.read_group(group, &[0])?).map(RecordKey::from_u128));
+            found.extend(keys(&reader.read_group(group, &[0], None)?).map(RecordKey::from_u128));
         }
         Ok(found)
     }
@@ -200,11 +200,23 @@ impl Generation {
     /// # Errors
     /// Where a file is missing or damaged, or types differ between files.
     pub fn live(&self, table: &str, columns: Option<&[&str]>) -> Result<Batches, GenerationError> {
-        let inputs = match self.manifest.tables.get(table) {
-            Some(files) => self.open_table(table, files)?.inputs(|_| true),
-            None => Vec::new(),
-        };
-        Batches::new(table, inputs, columns)
+        Batches::new(table, self.inputs(table)?, columns)
+    }
+
+    /// Some rows of a table that live, in full: of the n-th batch that [`Generation::live`] gives, the rows at the
+    /// places that `wanted` has for n, ascending. A batch of which none is wanted is left out.
+    ///
+    /// # Errors
+    /// As [`Generation::live`].
+    pub fn live_at(&self, table: &str, wanted: &BTreeMap<usize, Vec<u32>>) -> Result<Batches, GenerationError> {
+        Batches::rows_at(table, self.inputs(table)?, wanted)
+    }
+
+    fn inputs(&self, table: &str) -> Result<Vec<Input>, GenerationError> {
+        match self.manifest.tables.get(table) {
+            Some(files) => Ok(self.open_table(table, files)?.inputs(|_| true)),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn open_table(&self, name: &str, table: &Table) -> Result<Arc<OpenTable>, GenerationError> {

@@ -56,7 +56,8 @@ pub struct DataFile {
     /// Positions of rows that count as never written, one `UInt32` column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<FileEntry>,
-    /// Rows known to be dead when the generation was committed: dropped, overridden or removed.
+    /// Rows that are dropped, overridden or removed: at the most so many, since to count them means to read the keys
+    /// of the whole table.
     pub dead_rows: u64,
 }
 

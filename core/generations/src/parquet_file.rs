@@ -14,9 +14,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchReader};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, SchemaRef};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
+};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
@@ -222,10 +225,14 @@ impl FileReader {
         self.metadata.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or_default())
     }
 
-    /// One row group: the columns at these places in the file's schema.
-    pub(crate) fn read_group(&self, group: usize, columns: &[usize]) -> Result<RecordBatch, GenerationError> {
+    /// One row group, or these few rows of it: the columns at these places in the file's schema.
+    pub(crate) fn read_group(&self, group: usize, columns: &[usize], few: Option<&BooleanBuffer>) -> Result<RecordBatch, GenerationError> {
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(open(&self.path)?, self.metadata.clone());
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(open(&self.path)?, self.metadata.clone());
+        if let Some(few) = few {
+            let selection = RowSelection::from_boolean_buffer(few.clone());
+            builder = builder.with_row_selection(selection).with_row_selection_policy(RowSelectionPolicy::Selectors);
+        }
         let reader = builder.with_row_groups(vec![group]).with_batch_size(GROUP_ROWS).with_projection(mask).build();
         let reader = reader.map_err(GenerationError::reading(&self.path))?;
         let schema = reader.schema();

@@ -91,7 +91,7 @@ impl OpenTable {
         let column = [reader.schema().index_of(key).map_err(|_| no_key())?];
         let mut all = Vec::with_capacity(reader.group_rows().sum());
         for group in 0..reader.group_rows().count() {
-            all.extend(keys(&reader.read_group(group, &column)?));
+            all.extend(keys(&reader.read_group(group, &column, None)?));
         }
         Ok(all)
     }
@@ -114,7 +114,7 @@ fn not_dropped(people: &People, entry: &FileEntry, file: &FileReader) -> Result<
     let rows = file.group_rows().sum();
     let mut live = vec![true; rows];
     for group in 0..reader.group_rows().count() {
-        let batch = reader.read_group(group, &[0])?;
+        let batch = reader.read_group(group, &[0], None)?;
         let positions = batch.columns().first().and_then(|column| column.as_primitive_opt::<UInt32Type>());
         for row in positions.into_iter().flat_map(|positions| positions.values()) {
             let Some(row) = live.get_mut(*row as usize) else {

@@ -1,6 +1,6 @@
 //! Writing a generation: deltas on top of the base, compaction, and the manifest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::errors::ParquetError;
+use reunion_model::PullId;
 use reunion_model::record::RECORD_KEY;
 use reunion_model::threads::{cores, result_of};
 use tracing::warn;
@@ -195,7 +196,8 @@ impl<'a> GenerationWriter<'a> {
     /// Where a file of a table cannot be read for compaction, or the disk refuses.
     pub fn finish(self, meta: ManifestMeta) -> Result<Committed, GenerationError> {
         let Draft { tables, segments } = std::mem::take(&mut *self.draft());
-        let tables = self.compact_all(tables.into_iter().collect())?;
+        let pulls = pulls(&segments);
+        let tables = self.compact_all(tables.into_iter().collect(), &pulls)?;
         let keys = self.people.keys();
         let key =
             KeyRef { version: keys.current(), fingerprint: keys.data_fingerprint(keys.current()).expect("the current data key is there") };
@@ -213,13 +215,13 @@ impl<'a> GenerationWriter<'a> {
     }
 
     /// See [`GenerationWriter::compact`]; a few tables at a time.
-    fn compact_all(&self, tables: Vec<(String, Table)>) -> Result<BTreeMap<String, Table>, GenerationError> {
+    fn compact_all(&self, tables: Vec<(String, Table)>, pulls: &Pulls<'_>) -> Result<BTreeMap<String, Table>, GenerationError> {
         let mut compacted = BTreeMap::new();
         for tables in tables.chunks(cores()) {
             std::thread::scope(|scope| {
                 let compact = |(name, table): &(String, Table)| {
                     let (name, table) = (name.clone(), table.clone());
-                    scope.spawn(move || self.compact(&name, table).map(|table| (name, table)))
+                    scope.spawn(move || self.compact(&name, table, pulls).map(|table| (name, table)))
                 };
                 for thread in tables.iter().map(compact).collect::<Vec<_>>() {
                     let (name, table) = result_of(thread)?;
@@ -240,14 +242,15 @@ impl<'a> GenerationWriter<'a> {
     /// - Else files of which over half is dead become one.
     ///
     /// Rows that live are newer than every other row of their key, so the new file is right at the end.
-    fn compact(&self, name: &str, mut table: Table) -> Result<Table, GenerationError> {
-        let inherited = self.base.and_then(|base| base.manifest().tables.get(name)).is_some_and(|base| !base.files.is_empty());
-        let many = table.files.len() > FILES_MAX;
-        if table.key.is_none() || table.files.len() < 2 || !(inherited || many) || self.untouched(name, &table) {
+    fn compact(&self, name: &str, mut table: Table, pulls: &Pulls<'_>) -> Result<Table, GenerationError> {
+        let before = self.base.and_then(|base| base.manifest().tables.get(name)).map_or(&[][..], |base| &base.files);
+        if table.key.is_none() || table.files.len() < 2 || table.files == before {
             return Ok(table);
         }
-        // To count what is dead, the keys of the whole table have to be read.
-        if !many && !is_garbage(garbage_max(&table.files), table.files.iter()) {
+        let inherited = table.files.iter().zip(before).take_while(|(data, before)| data == before).count();
+        bound_dead_rows(&mut table.files, inherited, pulls);
+        let many = table.files.len() > FILES_MAX;
+        if !many && (inherited == 0 || !is_garbage(garbage(table.files.iter()), table.files.iter())) {
             return Ok(table);
         }
         let open = OpenTable::open(&self.people, name, &table)?;
@@ -256,8 +259,7 @@ impl<'a> GenerationWriter<'a> {
         }
         let needed = needed_files(&table.files);
         let files = || table.files.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(data, _)| data);
-        let garbage: u64 = files().map(|data| if data.kind == FileKind::Removals { data.file.rows } else { data.dead_rows }).sum();
-        let all = files().count() > FILES_MAX || is_garbage(garbage, files());
+        let all = files().count() > FILES_MAX || is_garbage(garbage(files()), files());
         let victim =
             |(data, needed): (&DataFile, &bool)| *needed && (all || (data.kind == FileKind::Rows && data.dead_rows * 2 > data.file.rows));
         let victims: Vec<bool> = table.files.iter().zip(&needed).map(victim).collect();
@@ -275,10 +277,6 @@ impl<'a> GenerationWriter<'a> {
         let files = left.chain(file.map(|file| data_file(file, FileKind::Rows))).collect();
         Ok(Table { key: table.key, files })
     }
-
-    fn untouched(&self, name: &str, table: &Table) -> bool {
-        self.base.and_then(|base| base.manifest().tables.get(name)) == Some(table)
-    }
 }
 
 /// Whether so many rows are too many of all rows of these files.
@@ -286,17 +284,32 @@ fn is_garbage<'a>(garbage: u64, files: impl Iterator<Item = &'a DataFile>) -> bo
     garbage * 4 > files.map(|data| data.file.rows).sum()
 }
 
-/// How many rows can be dead or removals at the most: a row ends one row at the most in each file before its own.
-fn garbage_max(files: &[DataFile]) -> u64 {
-    let (mut newer, mut garbage) = (0, 0);
-    for data in files.iter().rev() {
-        garbage += match data.kind {
-            FileKind::Removals => data.file.rows,
-            FileKind::Rows => data.file.rows.min(data.dead_rows + newer),
-        };
-        newer += data.file.rows;
+/// Rows of these files that say nothing.
+fn garbage<'a>(files: impl Iterator<Item = &'a DataFile>) -> u64 {
+    files.map(|data| if data.kind == FileKind::Removals { data.file.rows } else { data.dead_rows }).sum()
+}
+
+/// The pull of each file that is a segment, by its path.
+type Pulls<'a> = HashMap<&'a str, PullId>;
+
+fn pulls(segments: &BTreeMap<String, Vec<SegmentFile>>) -> Pulls<'_> {
+    let segments = segments.values().flatten();
+    segments.filter_map(|segment| Some((segment.rows.as_ref()?.path.as_str(), segment.pull))).collect()
+}
+
+/// Adds to the dead rows of each file what the files from the place `new` on can end in it: a row ends one row at
+/// the most in each file before its own, and none in one of its own pull, whose repeated rows were dropped.
+fn bound_dead_rows(files: &mut [DataFile], new: usize, pulls: &Pulls<'_>) {
+    let pull = |data: &DataFile| pulls.get(data.file.path.as_str()).copied();
+    for at in 0..files.len() {
+        if files[at].kind == FileKind::Removals {
+            continue;
+        }
+        let own = pull(&files[at]);
+        let newer = files.iter().skip(new.max(at + 1)).filter(|newer| own.is_none() || pull(newer) != own);
+        let ends: u64 = newer.map(|newer| newer.file.rows).sum();
+        files[at].dead_rows = files[at].file.rows.min(files[at].dead_rows + ends);
     }
-    garbage
 }
 
 /// Which files of a table are still needed: those in which something lives, and removals that have such
@@ -330,15 +343,24 @@ mod tests {
 
     #[test]
     fn a_row_ends_one_row_at_the_most_in_each_file_before_its_own() {
-        let file = |rows, kind, dead_rows| {
-            let file = FileEntry { path: String::new(), rows, bytes: 0, checksum: String::new() };
+        let file = |path: &str, rows, kind, dead_rows| {
+            let file = FileEntry { path: path.to_owned(), rows, bytes: 0, checksum: String::new() };
             DataFile { dead_rows, ..data_file(file, kind) }
         };
-        let rows = |rows| file(rows, FileKind::Rows, 0);
-        assert_eq!(garbage_max(&[rows(100), rows(10)]), 10);
-        assert_eq!(garbage_max(&[rows(100), rows(10), rows(20)]), 30 + 10, "all of the second may be dead");
-        assert_eq!(garbage_max(&[rows(100), file(10, FileKind::Removals, 0)]), 20, "a removal is garbage itself");
-        assert_eq!(garbage_max(&[file(100, FileKind::Rows, 5), rows(10)]), 15, "what was dead before stays so");
+        let rows = |rows| file("", rows, FileKind::Rows, 0);
+        let dead = |mut files: Vec<DataFile>, new| {
+            let pulls = HashMap::from([("a", PullId([1; 16])), ("b", PullId([1; 16])), ("c", PullId([2; 16]))]);
+            bound_dead_rows(&mut files, new, &pulls);
+            (files.iter().map(|data| data.dead_rows).collect::<Vec<_>>(), garbage(files.iter()))
+        };
+        assert_eq!(dead(vec![rows(100), rows(10)], 1), (vec![10, 0], 10));
+        assert_eq!(dead(vec![rows(100), rows(10), rows(20)], 1), (vec![30, 10, 0], 40), "all of the second may be dead");
+        assert_eq!(dead(vec![rows(100), rows(10), rows(20)], 2), (vec![20, 10, 0], 30), "what the second ended was counted before");
+        assert_eq!(dead(vec![rows(100), file("", 10, FileKind::Removals, 0)], 1), (vec![10, 0], 20), "a removal is garbage itself");
+        assert_eq!(dead(vec![file("", 100, FileKind::Rows, 5), rows(10)], 1), (vec![15, 0], 15), "what was dead before stays so");
+        let segment = |path| file(path, 50, FileKind::Rows, 3);
+        assert_eq!(dead(vec![segment("a"), segment("b"), segment("c")], 0), (vec![50, 50, 3], 103), "a pull ends no rows of its own");
+        assert_eq!(dead(vec![segment("a"), segment("b")], 0), (vec![3, 3], 6));
         assert!(is_garbage(28, [rows(100), rows(10)].iter()) && !is_garbage(27, [rows(100), rows(10)].iter()));
     }
 }

@@ -6,7 +6,8 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use common::{State, contents, key, meta, records};
 use proptest::prelude::*;
 use reunion_generations::{Generation, GenerationError, GenerationRef, LiveSet, SegmentFile};
@@ -138,6 +139,27 @@ fn batches_are_the_same_rows_whatever_is_asked() {
     assert_eq!(shape(Some(&["value"])), all);
     assert_eq!(shape(Some(&[])), all);
     assert!(generation.live("nothing", None).unwrap().next().is_none());
+}
+
+#[test]
+fn rows_at_places_are_those_of_the_batches() {
+    let state = State::new();
+    let rows: Vec<_> = (0..200_000).map(|number| (number, 0)).collect();
+    let head = commit(&state, 1, 1, None, &rows, &[]);
+    let base = state.people.open(&head).unwrap();
+    let changed: Vec<_> = (50_000..60_000).map(|number| (number, 1)).collect();
+    let head = commit(&state, 2, 1, Some(&base), &changed, &[3]);
+    let generation = state.people.open(&head).unwrap();
+    let all: Vec<_> = generation.live(TABLE, None).unwrap().map(|part| part.unwrap().batch).collect();
+    // Few rows, most rows, none, the last alone.
+    let places = |batch: usize, step: usize| (0..all[batch].num_rows() as u32).step_by(step).collect::<Vec<_>>();
+    let last = all.len() - 1;
+    let wanted = BTreeMap::from([(0, places(0, 700)), (1, places(1, 2)), (2, Vec::new()), (last, vec![all[last].num_rows() as u32 - 1])]);
+    let found: Vec<_> = generation.live_at(TABLE, &wanted).unwrap().map(|part| part.unwrap().batch).collect();
+    let expected = wanted.into_iter().filter(|(_, places)| !places.is_empty());
+    let expected: Vec<_> = expected.map(|(at, places)| take_record_batch(&all[at], &UInt32Array::from(places)).unwrap()).collect();
+    assert_eq!(found, expected);
+    assert!(generation.live_at(TABLE, &BTreeMap::new()).unwrap().next().is_none());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The chain of generations: its head, the commit that moves it, and the way back.
 
+use reunion_model::threads::{cores, in_parts};
 use reunion_model::{Gate, MemberId, PullId, RunId, TaskId, TaskState};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -129,7 +130,8 @@ impl Ledger {
     /// [`LedgerError::NotFound`] for a pull that is not waiting or a run that was not begun;
     /// [`LedgerError::Exists`] for a generation or a touch that is there already.
     pub async fn commit_generation(&self, lease: &Lease, commit: &GenerationCommit) -> Result<Committed> {
-        let payloads = commit.tasks.iter().map(|task| self.seal_payload(task)).collect::<Result<Vec<_>>>()?;
+        let seal = |tasks: &[NewTask]| tasks.iter().map(|task| self.seal_payload(task)).collect::<Result<Vec<_>>>();
+        let payloads = in_parts(&commit.tasks, cores(), seal).into_iter().collect::<Result<Vec<_>>>()?.concat();
         let report = document("a run's report", &commit.report)?;
         let mut tx = self.store.write("commit a generation").await?;
         tx.hold(lease).await?;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use reunion_keys::Lookup;
+use reunion_model::threads::in_parts;
 use reunion_model::{ContactId, Gate, GateKind, MemberId, Phone, TaskId};
 
 use crate::arm::{Arm, Seed};
@@ -64,6 +65,13 @@ pub struct CampaignInput<'a> {
     pub seed: Option<Seed>,
     /// Tasks that each store has been given by this campaign on the day of the run's clock.
     pub planned_today: &'a HashMap<String, u32>,
+}
+
+impl CampaignInput<'_> {
+    /// What it has done to a contact point so far.
+    fn touched(&self, contact: ContactId) -> Touches {
+        self.touches.get(&contact).copied().unwrap_or_default()
+    }
 }
 
 /// What a run does.
@@ -233,6 +241,43 @@ struct Candidate {
     contact: ContactId,
 }
 
+/// A member whom a gate stops, and which.
+type Stopped = (MemberId, Option<ContactId>, Gate);
+
+/// The gates for good that need no other member.
+struct PermanentGates<'a> {
+    input: &'a PlanInput<'a>,
+    members: &'a Members<'a>,
+    contacts: &'a [[u8; 16]],
+    of: &'a CampaignInput<'a>,
+}
+
+impl PermanentGates<'_> {
+    /// Who of these passes, and who does not.
+    fn check(&self, rows: &[u32]) -> (Vec<Candidate>, Vec<Stopped>) {
+        let Self { input, members, contacts, of } = *self;
+        let (mut passed, mut stopped) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows.iter().copied() {
+            let at = row as usize;
+            let member_id = members.member_id(at);
+            let Some(phone) = members.phone(at) else {
+                stopped.push((member_id, None, Gate::Gone));
+                continue;
+            };
+            let contact = ContactId(contacts[at]);
+            let facts = PermanentFacts { members, row: at, contact, touches: of.touched(contact), suppressed: input.suppressed };
+            match permanent(of.campaign, &facts) {
+                Some(gate) => stopped.push((member_id, Some(contact), gate)),
+                None => {
+                    let total_spent = Reverse(members.total_spent(at).unwrap_or(i128::MIN));
+                    passed.push(Candidate { total_spent, member_id, row, phone, contact });
+                }
+            }
+        }
+        (passed, stopped)
+    }
+}
+
 /// Plans one campaign.
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
@@ -260,23 +305,11 @@ impl Planner<'_> {
 
     /// Those of the audience whom no permanent gate refuses, in order.
     fn permanent(&mut self, audience: &[u32]) -> Vec<Candidate> {
+        let gates = PermanentGates { input: self.input, members: self.members, contacts: self.contacts, of: self.of };
         let mut candidates = Vec::with_capacity(audience.len());
-        for row in audience.iter().copied() {
-            let (members, at) = (self.members, row as usize);
-            let member_id = members.member_id(at);
-            let Some(phone) = members.phone(at) else {
-                self.stop(member_id, None, Gate::Gone);
-                continue;
-            };
-            let contact = self.contact(row);
-            let facts = PermanentFacts { members, row: at, contact, touches: self.touches(contact), suppressed: self.input.suppressed };
-            match permanent(self.of.campaign, &facts) {
-                Some(gate) => self.stop(member_id, Some(contact), gate),
-                None => {
-                    let total_spent = Reverse(members.total_spent(at).unwrap_or(i128::MIN));
-                    candidates.push(Candidate { total_spent, member_id, row, phone, contact });
-                }
-            }
+        for (passed, stopped) in in_parts(audience, self.input.threads, |rows| gates.check(rows)) {
+            candidates.extend(passed);
+            stopped.into_iter().for_each(|(member_id, contact, gate)| self.stop(member_id, contact, gate));
         }
         candidates.sort_unstable();
         let mut phones = HashSet::with_capacity(candidates.len());
@@ -320,12 +353,20 @@ impl Planner<'_> {
         let writer = Writer::new(input, members, campaign)?;
         let mut per_store: HashMap<&str, u32> = self.of.planned_today.iter().map(|(store, count)| (store.as_str(), *count)).collect();
         let mut tasks = Vec::new();
-        for candidate in candidates {
+        let of = self.of;
+        // The gates that ask nobody but the member, and the store, which lies far from where the last one's did.
+        let alone = |part: &[Candidate]| {
+            let check = |candidate: &Candidate| {
+                let row = candidate.row as usize;
+                (gates.check(members, row, of.touched(candidate.contact), &required), members.store(row))
+            };
+            part.iter().map(check).collect::<Vec<_>>()
+        };
+        let alone = in_parts(candidates, input.threads, alone).concat();
+        for (candidate, (gate, store)) in candidates.iter().zip(alone) {
             let contact = candidate.contact;
-            let (row, touches) = (candidate.row as usize, self.touches(contact));
-            let store = members.store(row);
             let given = store.map_or(0, |store| per_store.get(store).copied().unwrap_or(0));
-            let gate = gates.check(members, row, touches, &required).or_else(|| {
+            let gate = gate.or_else(|| {
                 if store.is_some() && given >= campaign.per_store_per_day_max {
                     Some(Gate::StorePerDay)
                 } else if tasks.len() >= campaign.per_run_max as usize {
@@ -336,7 +377,7 @@ impl Planner<'_> {
             });
             let task = match gate {
                 Some(gate) => Err(gate),
-                None => writer.task(candidate, contact, touches).map_err(|_| Gate::Incomplete),
+                None => writer.task(candidate, contact, of.touched(contact)).map_err(|_| Gate::Incomplete),
             };
             match task {
                 Err(gate) => self.stop(candidate.member_id, Some(contact), gate),
@@ -349,14 +390,6 @@ impl Planner<'_> {
             }
         }
         Ok(tasks)
-    }
-
-    fn contact(&self, row: u32) -> ContactId {
-        ContactId(self.contacts[row as usize])
-    }
-
-    fn touches(&self, contact: ContactId) -> Touches {
-        self.of.touches.get(&contact).copied().unwrap_or_default()
     }
 
     fn stop(&mut self, member_id: MemberId, contact: Option<ContactId>, gate: Gate) {

@@ -19,7 +19,7 @@ use hashbrown::{HashMap, HashSet};
 use jiff::tz::TimeZone;
 use reunion_model::MemberId;
 use reunion_model::schema::{ColumnType, DERIVED, MEMBER_ID, PHONE, timestamp_type};
-use reunion_model::threads::cores;
+use reunion_model::threads::{both, cores};
 
 use crate::DeriveError;
 use crate::calendar::Calendar;
@@ -88,15 +88,12 @@ pub fn derive(members: &[RecordBatch], how: &Derivation<'_>) -> Result<Vec<Recor
     let inputs = members.iter().map(Inputs::of).collect::<Result<Vec<_>, _>>()?;
 
     let segment = wanted("rfm_segment");
-    let population = Population {
-        recency: if segment || wanted("rfm_r") {
-            Quintiles::of(values(&inputs, |row| row.recency_us(how.clock_us)))
-        } else {
-            Quintiles::none()
-        },
-        money: if segment || wanted("rfm_m") { Quintiles::of(values(&inputs, Row::money)) } else { Quintiles::none() },
-        ranks: if wanted("store_rank_by_spent") { ranks(&inputs)? } else { Vec::new() },
+    let quintiles = |score: &str, value: &(dyn Fn(Row<'_>) -> Option<i64> + Sync)| {
+        if segment || wanted(score) { Quintiles::of(values(&inputs, value)) } else { Quintiles::none() }
     };
+    let (recency, money) = both(|| quintiles("rfm_r", &|row| row.recency_us(how.clock_us)), || quintiles("rfm_m", &|row| row.money()));
+    let ranks = if wanted("store_rank_by_spent") { ranks(&inputs)? } else { Vec::new() };
+    let population = Population { recency, money, ranks };
     let starts = starts(members.iter().map(RecordBatch::num_rows));
 
     parallel::map(members.len(), cores(), |at| {
@@ -235,7 +232,7 @@ struct Population {
     ranks: Vec<u32>,
 }
 
-fn values<'a>(inputs: &'a [Inputs<'a>], value: impl Fn(Row<'a>) -> Option<i64> + Sync) -> Vec<i64> {
+fn values(inputs: &[Inputs<'_>], value: &dyn Fn(Row<'_>) -> Option<i64>) -> Vec<i64> {
     let mut values = Vec::new();
     for batch in inputs {
         values.extend((0..batch.rows).filter_map(|at| value(Row { inputs: batch, at })));

@@ -53,11 +53,11 @@ fn bits(arrays: &[BooleanArray]) -> Vec<bool> {
 }
 
 fn state(rows: &[(&str, u128, i64)], forwards: &[(u128, u128)]) -> TagState {
-    let mut state = TagState::new(forwards.iter().map(|(from, into)| (MemberId::from_u128(*from), MemberId::from_u128(*into))));
+    let mut state = TagState::default();
     for (tag, member, since_us) in rows {
         state.add(&tag_rows(tag, &[(*member, *since_us)]).expect("rows")).expect("a state");
     }
-    state
+    state.merged(forwards.iter().map(|(from, into)| (MemberId::from_u128(*from), MemberId::from_u128(*into))))
 }
 
 /// The delta as lines, upserts with +, removals with -.
@@ -111,8 +111,8 @@ fn tags_are_gained_kept_and_lost() {
 fn a_second_run_changes_nothing() {
     let rules = rules(&[("many", "order_count > 1"), ("old", "last_order_at < now() - interval '30 days'")], &[]);
     let batch = members(&[(1, days_ago(31), Some(2), None, None), (2, days_ago(29), Some(3), None, None)]);
-    let first = evaluate_at(CLOCK_US, &rules, std::slice::from_ref(&batch), &TagState::new([]));
-    let mut previous = TagState::new([]);
+    let first = evaluate_at(CLOCK_US, &rules, std::slice::from_ref(&batch), &TagState::default());
+    let mut previous = TagState::default();
     first.delta.upserts.iter().for_each(|rows| previous.add(rows).expect("a state"));
     let second = evaluate_at(CLOCK_US + DAY_US / 2, &rules, std::slice::from_ref(&batch), &previous);
     assert_eq!(lines(&second.delta), Vec::<String>::new());
@@ -160,13 +160,13 @@ fn days_and_texts_without_an_offset_are_the_timezones() {
     // Midnight of the new year in Shanghai, and a second before it.
     let midnight = 1_767_196_800_000_000;
     let batch = members(&[(1, Some(midnight), None, None, None), (2, Some(midnight - 1_000_000), None, None, None)]);
-    let result = evaluate_at(CLOCK_US, &rules, &[batch], &TagState::new([]));
+    let result = evaluate_at(CLOCK_US, &rules, &[batch], &TagState::default());
     for tag in &result.tags {
         assert_eq!(bits(&tag.has), [true, false], "{}", tag.name);
     }
     let rules = self::rules(&[("today", "last_order_at::date = current_date"), ("again", "last_order_at::date = today()")], &[]);
     let batch = members(&[(1, Some(midnight), None, None, None), (2, Some(midnight - 1), None, None, None)]);
-    let result = evaluate_at(midnight + 5, &rules, &[batch], &TagState::new([]));
+    let result = evaluate_at(midnight + 5, &rules, &[batch], &TagState::default());
     assert_eq!([bits(&result.tags[0].has), bits(&result.tags[1].has)], [[true, false], [true, false]]);
 }
 
@@ -188,7 +188,7 @@ fn a_value_on_which_a_rule_fails_is_null_and_the_others_are_not() {
         (3, Some(253_402_300_799_000_000), Some(1), Some(10_001), Some("1")),
         (4, Some(i64::MIN), None, None, None),
     ]);
-    let result = evaluate_at(CLOCK_US, &rules, &[batch], &TagState::new([]));
+    let result = evaluate_at(CLOCK_US, &rules, &[batch], &TagState::default());
     let of = |name: &str| result.tags.iter().find(|tag| tag.name == name).map(|tag| (bits(&tag.has), tag.counts.null)).expect("the tag");
     assert_eq!(of("mean"), (vec![true, false, true, false], 2));
     assert_eq!(of("shop"), (vec![true, false, false, false], 2));
@@ -203,7 +203,7 @@ fn columns_that_are_missing_or_of_another_type_are_told() {
     let rules = rules(&[("many", "order_count > 1")], &[]);
     let batch = members(&[(1, None, Some(2), None, None)]);
     let bound = rules.bind(CLOCK_US).expect("a clock");
-    let error = |batch: RecordBatch| bound.evaluate(&[batch], &TagState::new([]), &[]).map(|_| ()).expect_err("refused").to_string();
+    let error = |batch: RecordBatch| bound.evaluate(&[batch], &TagState::default(), &[]).map(|_| ()).expect_err("refused").to_string();
     insta::assert_snapshot!(error(batch.project(&[0, 1]).expect("columns")), @"the members' column `order_count` is missing, and the rules were compiled for Int64");
     insta::assert_snapshot!(error(batch.project(&[2]).expect("columns")), @"the members' column `member_id` is missing, and the rules were compiled for FixedSizeBinary(16)");
     let texts = RecordBatch::try_from_iter([
@@ -216,7 +216,7 @@ fn columns_that_are_missing_or_of_another_type_are_told() {
 #[test]
 fn no_members_and_no_rules_are_no_error() {
     let nothing = rules(&[], &[]);
-    assert!(evaluate_at(CLOCK_US, &nothing, &[], &TagState::new([])).tags.is_empty());
+    assert!(evaluate_at(CLOCK_US, &nothing, &[], &TagState::default()).tags.is_empty());
     let some = rules(&[("all", "true")], &[("c", "all")]);
     let previous = state(&[("all", 5, 1)], &[]);
     let result = evaluate_at(CLOCK_US, &some, &[members(&[])], &previous);
@@ -287,7 +287,7 @@ fn cost_of_a_million_members() {
         ],
         &[("a", "both and store is not null"), ("b", "not dormant and order_count > 3"), ("c", "store = 'S1' and total_spent > 100.5")],
     );
-    let mut previous = TagState::new([]);
+    let mut previous = TagState::default();
     for _ in 0..3 {
         let start = std::time::Instant::now();
         let bound = rules.bind(CLOCK_US).expect("a clock");

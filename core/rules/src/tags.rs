@@ -43,13 +43,6 @@ pub struct TagState {
 }
 
 impl TagState {
-    /// An empty state. `forwards` names the members that were merged away and the member that each was
-    /// merged into, directly or over several steps: what was theirs is the other's, since the earliest time.
-    pub fn new(forwards: impl IntoIterator<Item = (MemberId, MemberId)>) -> Self {
-        let forwards = forwards.into_iter().map(|(from, into)| (from.as_u128(), into.as_u128())).collect();
-        Self { tags: HashMap::new(), forwards }
-    }
-
     /// Adds stored rows. Each member and tag occurs once over all batches.
     ///
     /// # Errors
@@ -76,15 +69,31 @@ impl TagState {
                 let Some(member) = MemberId::from_slice(ids.value(at)).map(MemberId::as_u128) else {
                     return Err(EvaluateError::State(MEMBER_ID));
                 };
-                let into = resolve(&self.forwards, member);
-                if into != member {
-                    entries.moved.push(member);
-                }
-                entries.put(into, since.value(at), into != member);
+                entries.put(member, since.value(at), false);
             }
             row = end;
         }
         Ok(())
+    }
+
+    /// Follows merges, once all rows are there. `forwards` names the members that were merged away and the member
+    /// that each was merged into, directly or over several steps: what was theirs is the other's, since the
+    /// earliest time.
+    #[must_use]
+    pub fn merged(mut self, forwards: impl IntoIterator<Item = (MemberId, MemberId)>) -> Self {
+        self.forwards = forwards.into_iter().map(|(from, into)| (from.as_u128(), into.as_u128())).collect();
+        for entries in self.tags.values_mut() {
+            for from in self.forwards.keys().copied() {
+                let into = resolve(&self.forwards, from);
+                if into != from
+                    && let Some(since_us) = entries.take(from)
+                {
+                    entries.moved.push(from);
+                    entries.put(into, since_us, true);
+                }
+            }
+        }
+        self
     }
 
     /// Since when a member has a tag, if it has it.
@@ -162,6 +171,21 @@ impl Entries {
         self.index.reserve(more, |at| hash(members[*at as usize]));
     }
 
+    /// Takes a member out; since when it had the tag. The last member takes its place.
+    fn take(&mut self, member: u128) -> Option<i64> {
+        let members = &self.members;
+        let (at, _) = self.index.find_entry(hash(member), |at| members[*at as usize] == member).ok()?.remove();
+        let (at, last) = (at as usize, self.members.len() - 1);
+        if at != last {
+            let moved = self.index.find_mut(hash(self.members[last]), |other| *other as usize == last);
+            *moved.expect("every member is in the index") = at as u32;
+        }
+        self.members.swap_remove(at);
+        self.differs.swap_remove(at);
+        self.has_own_row.swap_remove(at);
+        Some(self.since_us.swap_remove(at))
+    }
+
     fn put(&mut self, member: u128, since_us: i64, forwarded: bool) {
         let members = &self.members;
         match self.index.entry(hash(member), |at| members[*at as usize] == member, |at| hash(members[*at as usize])) {
@@ -226,10 +250,11 @@ mod tests {
     fn what_was_merged_away_is_the_others_since_the_earliest_time() {
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
             let rows = [(1, 50), (2, 30), (3, 70)];
-            let mut state = TagState::new([(id(2), id(4)), (id(4), id(1)), (id(3), id(1))]);
+            let mut state = TagState::default();
             for at in order {
                 state.add(&tag_rows("x", &[rows[at]]).expect("rows")).expect("a state");
             }
+            let state = state.merged([(id(2), id(4)), (id(4), id(1)), (id(3), id(1))]);
             assert_eq!([1, 2, 3, 4].map(|member| state.since_us("x", id(member))), [Some(30); 4], "{order:?}");
             let entries = state.entries("x").expect("the tag");
             assert_eq!((entries.len(), entries.differs[0], entries.moved.len()), (1, true, 2));
@@ -240,10 +265,11 @@ mod tests {
     fn a_row_that_was_the_earliest_already_stays_as_it_is() {
         for order in [[0, 1], [1, 0]] {
             let rows = [(1, 10), (2, 30)];
-            let mut state = TagState::new([(id(2), id(1))]);
+            let mut state = TagState::default();
             for at in order {
                 state.add(&tag_rows("x", &[rows[at]]).expect("rows")).expect("a state");
             }
+            let state = state.merged([(id(2), id(1))]);
             let entries = state.entries("x").expect("the tag");
             assert_eq!((entries.since_us.as_slice(), entries.differs.as_slice()), (&[10][..], &[false][..]));
         }
@@ -251,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_circle_of_forwards_ends() {
-        let state = TagState::new([(id(1), id(2)), (id(2), id(3)), (id(3), id(2))]);
+        let state = TagState::default().merged([(id(1), id(2)), (id(2), id(3)), (id(3), id(2))]);
         assert_eq!(state.since_us("x", id(1)), None);
         assert_eq!(state.names(), Vec::<&str>::new());
     }
@@ -259,6 +285,6 @@ mod tests {
     #[test]
     fn other_batches_are_refused() {
         let batch = tag_keys("x", &[1]).expect("keys");
-        assert!(matches!(TagState::new([]).add(&batch), Err(EvaluateError::State("since"))));
+        assert!(matches!(TagState::default().add(&batch), Err(EvaluateError::State("since"))));
     }
 }

@@ -18,7 +18,7 @@ use reunion_rules::{Derivation, LinkedMembers, Table, TagState, derive};
 
 use crate::app::App;
 use crate::failure::{Doing, Failure};
-use crate::run::StoredSchema;
+use crate::run::{StoredSchema, stored_tags};
 use crate::state::State;
 
 /// The head, and what the ledger knows beside it.
@@ -160,17 +160,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// Where files cannot be read.
     pub fn tags(&self) -> Result<TagState, Failure> {
-        let doing = || "the tags cannot be read".to_owned();
-        let mut state = TagState::new([]);
-        let schema = reunion_rules::tag_schema();
-        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        for part in self.generation.live("tags", Some(&columns)).doing(doing)? {
-            let batch = part.doing(doing)?.batch;
-            if batch.num_rows() > 0 {
-                state.add(&batch).doing(doing)?;
-            }
-        }
-        Ok(state)
+        stored_tags(&self.generation)
     }
 
     fn linked(&self, members: &RecordBatch) -> Result<LinkedMembers, Failure> {

@@ -20,7 +20,7 @@ use reunion_ledger::NewRun;
 use reunion_model::threads::both;
 use reunion_model::{MemberId, RunId};
 
-pub use population::members_of_sources;
+pub use population::{members_of_sources, stored_tags};
 pub use report::{Report, short};
 pub use sources::{StoredSchema, golden_columns, is_stale, true_at};
 
@@ -127,9 +127,13 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let mut timed = Stopwatch { at: Instant::now(), stages: &mut stages };
     setup.progress.stage("reading the sources");
     // What the head and the ledger know, whatever the sources say, beside them.
-    let before = || Ok::<_, Failure>((people::Before::read(setup)?, outreach::pasts(setup)?));
+    let before = || {
+        let (people, pasts) = (people::Before::read(setup)?, outreach::pasts(setup)?);
+        let tags = setup.base().map(population::stored_tags).transpose()?.unwrap_or_default();
+        Ok::<_, Failure>((people, pasts, tags))
+    };
     let (before, sources) = both(before, || sources::pull_all(setup, hold, run_id));
-    let (mut sources, (before, pasts)) = (sources?, before?);
+    let (mut sources, (before, pasts, tags)) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
     let who = people::identify(setup, &mut sources, before)?;
@@ -143,7 +147,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
         let to_write = Arc::clone(&people);
         let members = draft.map(|draft| scope.spawn(move || draft.people(&to_write)));
         setup.progress.stage("applying the rules");
-        let population = population::population(setup, &people)?;
+        let population = population::population(setup, &people, tags)?;
         let delta = Arc::clone(&population.tags);
         let tags = draft.map(|draft| scope.spawn(move || draft.tags(&delta)));
         timed.lap("rules");

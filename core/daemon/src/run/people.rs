@@ -461,22 +461,22 @@ impl Chunks {
     ) -> Result<(), Failure> {
         let Some(base) = setup.base() else { return Ok(()) };
         for (source, origin) in setup.schemas.keys().enumerate() {
-            let mut rows: BTreeMap<usize, (usize, Vec<u32>)> = BTreeMap::new();
+            let (mut chunks, mut rows) = (Vec::new(), BTreeMap::new());
             for (chunk, place) in self.places.iter().enumerate() {
-                if let Place::Head(of, place) = *place
-                    && of == source
-                {
-                    rows.insert(place, (chunk, wanted(chunk)));
+                let Place::Head(of, place) = *place else { continue };
+                let wanted = if of == source { wanted(chunk) } else { Vec::new() };
+                if !wanted.is_empty() {
+                    chunks.push((chunk, place));
+                    rows.insert(place, wanted);
                 }
             }
-            rows.retain(|_, (_, rows)| !rows.is_empty());
-            let Some(last) = rows.keys().next_back().copied() else { continue };
+            if chunks.is_empty() {
+                continue;
+            }
             let doing = || format!("the records of source {origin} cannot be read");
-            for (place, part) in base.live(&format!("records/{origin}"), None).doing(doing)?.enumerate().take(last + 1) {
-                let batch = part.doing(doing)?.batch;
-                if let Some((chunk, rows)) = rows.remove(&place) {
-                    give(chunk, take(&batch, &rows)?, rows);
-                }
+            let parts = base.live_at(&format!("records/{origin}"), &rows).doing(doing)?;
+            for ((chunk, place), part) in chunks.into_iter().zip(parts) {
+                give(chunk, part.doing(doing)?.batch, rows.remove(&place).unwrap_or_default());
             }
         }
         Ok(())

@@ -10,7 +10,6 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
 use reunion_generations::Generation;
 use reunion_model::schema::{self, MEMBER_ID, PHONE};
-use reunion_model::threads::both;
 use reunion_model::{ContactId, MemberId, Phone};
 use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagDelta, TagState, derive};
 
@@ -39,13 +38,13 @@ pub struct Population {
     pub phone_only: u64,
 }
 
-/// Gathers the members and evaluates the rules.
+/// Gathers the members and evaluates the rules. `tags` are those of the head.
 ///
 /// # Errors
 /// Where files cannot be read, or a rule leaves the calendar at this clock.
-pub fn population(setup: &Setup<'_>, people: &People) -> Result<Population, Failure> {
-    let (state, members) = both(|| tag_state(setup, people), || members(setup, people));
-    let (state, members) = (state?, members?);
+pub fn population(setup: &Setup<'_>, people: &People, tags: TagState) -> Result<Population, Failure> {
+    let members = members(setup, people)?;
+    let state = tags.merged(people.merges.iter().copied());
     let bound = setup.rules.bind(setup.clock_us).map_err(|errors| rule_errors(&setup.app.config, errors))?;
     let mut evaluated = bound.evaluate(&members, &state, &[]).doing(|| "the rules cannot be evaluated".to_owned())?;
     let count = |batch: &RecordBatch| batch.column_by_name("phone_only").map_or(0, |column| column.as_boolean().true_count() as u64);
@@ -67,14 +66,16 @@ fn members(setup: &Setup<'_>, people: &People) -> Result<Vec<RecordBatch>, Failu
     derive(&members, &how).doing(|| "derived columns cannot be computed".to_owned())
 }
 
-/// The tags as the head has them.
-fn tag_state(setup: &Setup<'_>, people: &People) -> Result<TagState, Failure> {
-    let mut state = TagState::new(people.merges.iter().copied());
-    let Some(base) = setup.base() else { return Ok(state) };
-    let doing = || "the tags of the head cannot be read".to_owned();
-    let columns: Vec<String> = reunion_rules::tag_schema().fields().iter().map(|field| field.name().clone()).collect();
-    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    for part in base.live("tags", Some(&columns)).doing(doing)? {
+/// The tags as a generation has them.
+///
+/// # Errors
+/// Where files cannot be read.
+pub fn stored_tags(generation: &Generation) -> Result<TagState, Failure> {
+    let mut state = TagState::default();
+    let doing = || format!("the tags of generation {} cannot be read", generation.reference().number);
+    let schema = reunion_rules::tag_schema();
+    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    for part in generation.live("tags", Some(&columns)).doing(doing)? {
         let batch = part.doing(doing)?.batch;
         if batch.num_rows() > 0 {
             state.add(&batch).doing(doing)?;
