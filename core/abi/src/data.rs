@@ -30,6 +30,15 @@ pub enum BatchError {
     /// Arrow's own checks failed.
     #[error("the Arrow data is not valid")]
     Invalid(#[source] ArrowError),
+    /// They failed for one column.
+    #[error("the column `{column}` is not valid")]
+    Column {
+        /// Its name.
+        column: String,
+        /// What is wrong.
+        #[source]
+        source: ArrowError,
+    },
     /// A type that this version of Arrow does not read.
     #[error("the Arrow data cannot be read: {0}")]
     Unreadable(String),
@@ -107,7 +116,9 @@ pub unsafe fn import_batch(
 
 fn into_batch(data: ArrayData, schema: SchemaRef) -> Result<RecordBatch, BatchError> {
     data.validate_data().map_err(BatchError::Invalid)?;
-    data.child_data().iter().try_for_each(check_column).map_err(BatchError::Invalid)?;
+    for (field, column) in schema.fields().iter().zip(data.child_data()) {
+        check_column(column).map_err(|source| BatchError::Column { column: field.name().clone(), source })?;
+    }
     if data.null_count() > 0 {
         return Err(BatchError::Shape("rows that are null as a whole"));
     }
@@ -264,7 +275,7 @@ mod tests {
             // SAFETY: exported above; the buffers are as long as they say.
             unsafe { import_batch(&schema, array, 10, None) }
         };
-        assert!(matches!(data(Arc::new(bad), &schema), Err(BatchError::Invalid(_))));
+        assert!(matches!(data(Arc::new(bad), &schema), Err(BatchError::Column { column, .. }) if column == "x"));
         let with_null = StringArray::from(vec![None::<&str>]);
         assert!(data(Arc::new(with_null), &schema).is_err());
     }
