@@ -62,8 +62,8 @@ impl Task {
         self.rows.as_ref().map_or(self.group_rows, BooleanBuffer::count_set_bits)
     }
 
-    /// Keeps of the rows that are to be read those at these places among them, which ascend.
-    fn keep(&mut self, places: &[u32]) {
+    /// Of the rows that are to be read those at these places among them, which ascend.
+    fn only(self, places: &[u32]) -> Self {
         let mut kept = BooleanBufferBuilder::new(self.group_rows);
         kept.append_n(self.group_rows, false);
         match &self.rows {
@@ -77,7 +77,7 @@ impl Task {
                 }
             }
         }
-        self.rows = Some(kept.finish());
+        Self { rows: Some(kept.finish()), ..self }
     }
 }
 
@@ -241,17 +241,9 @@ impl Batches {
     /// [`GenerationError::SchemaConflict`].
     pub(crate) fn rows_at(table: &str, inputs: Vec<Input>, wanted: &BTreeMap<usize, Vec<u32>>) -> Result<Self, GenerationError> {
         let schema = schema(table, &inputs, None)?;
-        let mut tasks = tasks(inputs, &schema);
-        let mut nth = 0;
-        tasks.retain_mut(|task| {
-            let places = wanted.get(&nth).filter(|places| !places.is_empty());
-            nth += 1;
-            places.is_some_and(|places| {
-                task.keep(places);
-                true
-            })
-        });
-        Ok(Self::of(tasks, schema))
+        let tasks = tasks(inputs, &schema).into_iter().enumerate();
+        let of_wanted = |(nth, task): (usize, Task)| Some(task.only(wanted.get(&nth).filter(|places| !places.is_empty())?));
+        Ok(Self::of(tasks.filter_map(of_wanted).collect(), schema))
     }
 
     fn of(tasks: Vec<Task>, schema: SchemaRef) -> Self {

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use parquet::errors::ParquetError;
 use reunion_model::PullId;
 use reunion_model::record::RECORD_KEY;
-use reunion_model::threads::{cores, result_of};
+use reunion_model::threads::one_by_one;
 use tracing::warn;
 
 use crate::durable::{MANIFEST, TABLE, create_folder, failed, sync_folder, write_document};
@@ -197,7 +197,9 @@ impl<'a> GenerationWriter<'a> {
     pub fn finish(self, meta: ManifestMeta) -> Result<Committed, GenerationError> {
         let Draft { tables, segments } = std::mem::take(&mut *self.draft());
         let pulls = pulls(&segments);
-        let tables = self.compact_all(tables.into_iter().collect(), &pulls)?;
+        let tables: Vec<_> = tables.into_iter().collect();
+        let compact = |(name, table): &(String, Table)| Ok((name.clone(), self.compact(name, table.clone(), &pulls)?));
+        let tables = one_by_one(&tables, usize::MAX, compact).into_iter().collect::<Result<_, GenerationError>>()?;
         let keys = self.people.keys();
         let key =
             KeyRef { version: keys.current(), fingerprint: keys.data_fingerprint(keys.current()).expect("the current data key is there") };
@@ -212,25 +214,6 @@ impl<'a> GenerationWriter<'a> {
         sync_folder(&self.folder, &TABLE)?;
         let checksum = write_document(&path, &bytes, &MANIFEST)?;
         Ok(Committed { generation: GenerationRef { number: self.number, checksum }, manifest })
-    }
-
-    /// See [`GenerationWriter::compact`]; a few tables at a time.
-    fn compact_all(&self, tables: Vec<(String, Table)>, pulls: &Pulls<'_>) -> Result<BTreeMap<String, Table>, GenerationError> {
-        let mut compacted = BTreeMap::new();
-        for tables in tables.chunks(cores()) {
-            std::thread::scope(|scope| {
-                let compact = |(name, table): &(String, Table)| {
-                    let (name, table) = (name.clone(), table.clone());
-                    scope.spawn(move || self.compact(&name, table, pulls).map(|table| (name, table)))
-                };
-                for thread in tables.iter().map(compact).collect::<Vec<_>>() {
-                    let (name, table) = result_of(thread)?;
-                    compacted.insert(name, table);
-                }
-                Ok::<_, GenerationError>(())
-            })?;
-        }
-        Ok(compacted)
     }
 
     /// Rewrites files in which too much is dead, and counts what is dead in the others. Nothing of it where

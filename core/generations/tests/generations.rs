@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -120,16 +121,22 @@ fn a_small_change_is_a_small_file_until_too_much_is_dead() {
     assert_eq!(files[5], [1000]);
 }
 
-#[test]
-fn batches_are_the_same_rows_whatever_is_asked() {
+/// A table of 200,000 rows, of which a second generation writes some anew and removes one.
+fn overridden(changed: Range<u64>) -> (State, Generation) {
     let state = State::new();
     let rows: Vec<_> = (0..200_000).map(|number| (number, 0)).collect();
     let head = commit(&state, 1, 1, None, &rows, &[]);
     let base = state.people.open(&head).unwrap();
-    // One whole row group is dead, and a part of another.
-    let changed: Vec<_> = (60_000..140_000).map(|number| (number, 1)).collect();
+    let changed: Vec<_> = changed.map(|number| (number, 1)).collect();
     let head = commit(&state, 2, 1, Some(&base), &changed, &[3]);
     let generation = state.people.open(&head).unwrap();
+    (state, generation)
+}
+
+#[test]
+fn batches_are_the_same_rows_whatever_is_asked() {
+    // One whole row group is dead, and a part of another.
+    let (_state, generation) = overridden(60_000..140_000);
     let shape = |columns: Option<&[&str]>| -> Vec<_> {
         let parts = generation.live(TABLE, columns).unwrap().map(Result::unwrap);
         parts.map(|part| (part.file, part.first_row, part.batch.num_rows())).collect()
@@ -143,13 +150,7 @@ fn batches_are_the_same_rows_whatever_is_asked() {
 
 #[test]
 fn rows_at_places_are_those_of_the_batches() {
-    let state = State::new();
-    let rows: Vec<_> = (0..200_000).map(|number| (number, 0)).collect();
-    let head = commit(&state, 1, 1, None, &rows, &[]);
-    let base = state.people.open(&head).unwrap();
-    let changed: Vec<_> = (50_000..60_000).map(|number| (number, 1)).collect();
-    let head = commit(&state, 2, 1, Some(&base), &changed, &[3]);
-    let generation = state.people.open(&head).unwrap();
+    let (_state, generation) = overridden(50_000..60_000);
     let all: Vec<_> = generation.live(TABLE, None).unwrap().map(|part| part.unwrap().batch).collect();
     // Few rows, most rows, none, the last alone.
     let places = |batch: usize, step: usize| (0..all[batch].num_rows() as u32).step_by(step).collect::<Vec<_>>();

@@ -253,28 +253,26 @@ impl Ledger {
         tasks_max: usize,
     ) -> Result<Vec<Vec<Candidate>>> {
         let (claimable, order, lock) = (claimable(), tx.by_bytes(), tx.for_update_skip_locked());
-        // Several groups are few tasks each; one alone may be as large as a run. A cross join, so that SQLite looks
-        // up each group rather than going over all that waits.
-        let limit = if opened.len() == 1 { tasks_max } else { i64::MAX as usize };
+        let order = format!("t.campaign{order}, t.store{order} nulls first, t.task_id");
+        // Numbered without a lock, which allows no numbers; so what is locked is looked at once more. A cross
+        // join, so that SQLite looks up each group rather than going over all that waits.
         let sql = format!(
             "select {TASK}, t.state, cast(case when exists (select 1 from suppressions s where s.contact = t.contact \
-             and s.lifted_seq is null and (s.until_us is null or s.until_us > $2)) then 1 else 0 end as bigint), v.column1 \
+             and s.lifted_seq is null and (s.until_us is null or s.until_us > $2)) then 1 else 0 end as bigint), c.dispatch \
+             from (select t.task_id, v.column1 as dispatch, row_number() over (partition by v.column1 order by {order}) as position \
              from (values {{values}}) as v cross join tasks t where t.channel = $1 and t.run_id = v.column2 \
-             and t.group_key = v.column3 and t.not_before_us <= $2 and {claimable} \
-             order by v.column1, t.campaign{order}, t.store{order} nulls first, t.task_id limit $3{lock}"
+             and t.group_key = v.column3 and t.not_before_us <= $2 and {claimable}) c \
+             join tasks t on t.task_id = c.task_id where c.position <= $3 and t.not_before_us <= $2 and {claimable} \
+             order by c.dispatch, c.position{lock}"
         );
         let rows = opened.iter().enumerate().map(|(at, (_, dispatch))| args![at, dispatch.run_id, &dispatch.group]);
         let read = |row: &Row| {
             let candidate = Candidate { task: self.read_dispatch_task(row)?, state: read_state(row, 8)?, suppressed: row.flag(9)? };
             Ok((row.unsigned(10)? as usize, candidate))
         };
-        let found = tx.bulk_rows(&sql, &args![channel, now_us, limit], rows, read).await?;
+        let found = tx.bulk_rows(&sql, &args![channel, now_us, tasks_max], rows, read).await?;
         let mut candidates: Vec<Vec<Candidate>> = opened.iter().map(|_| Vec::new()).collect();
-        for (at, candidate) in found {
-            if candidates[at].len() < tasks_max {
-                candidates[at].push(candidate);
-            }
-        }
+        found.into_iter().for_each(|(at, candidate)| candidates[at].push(candidate));
         Ok(candidates)
     }
 

@@ -1,6 +1,6 @@
 //! The chain of generations: its head, the commit that moves it, and the way back.
 
-use reunion_model::threads::{cores, in_parts};
+use reunion_model::threads::on_all_cores;
 use reunion_model::{Gate, MemberId, PullId, RunId, TaskId, TaskState};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
@@ -86,6 +86,9 @@ pub struct RolledBack {
 const COLUMNS: &str =
     "select g.generation, g.fence, g.manifest_checksum, g.fact_seq, g.clock_us, g.committed_us, g.run_id from generations g";
 
+/// Payloads below which a thread of their own costs more than it gains.
+const SEALS_PER_THREAD_MIN: usize = 1024;
+
 /// The code of tasks that a rollback took back.
 const ROLLED_BACK: &str = "rolled_back";
 
@@ -130,8 +133,8 @@ impl Ledger {
     /// [`LedgerError::NotFound`] for a pull that is not waiting or a run that was not begun;
     /// [`LedgerError::Exists`] for a generation or a touch that is there already.
     pub async fn commit_generation(&self, lease: &Lease, commit: &GenerationCommit) -> Result<Committed> {
-        let seal = |tasks: &[NewTask]| tasks.iter().map(|task| self.seal_payload(task)).collect::<Result<Vec<_>>>();
-        let payloads = in_parts(&commit.tasks, cores(), seal).into_iter().collect::<Result<Vec<_>>>()?.concat();
+        let payloads = on_all_cores(&commit.tasks, SEALS_PER_THREAD_MIN, |task| self.seal_payload(task));
+        let payloads = payloads.into_iter().collect::<Result<Vec<_>>>()?;
         let report = document("a run's report", &commit.report)?;
         let mut tx = self.store.write("commit a generation").await?;
         tx.hold(lease).await?;

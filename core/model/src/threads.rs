@@ -1,10 +1,8 @@
-//! Work on several threads: how many can work at once, and two things at the same time.
+//! Work on several threads: how many can work at once, two things at the same time, and many items shared out.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ScopedJoinHandle;
-
-/// Items below which a thread of their own costs more than it gains.
-const PART_ITEMS_MIN: usize = 4096;
 
 /// Threads that can work at once. Asked once: the system reads several files to answer.
 pub fn cores() -> usize {
@@ -21,17 +19,40 @@ pub fn both<A: Send, B>(there: impl FnOnce() -> A + Send, here: impl FnOnce() ->
     })
 }
 
-/// Does the same with parts of some items, side by side in this many threads at the most; the results in the order
-/// of the parts. Few items are one part.
-pub fn in_parts<I: Sync, T: Send>(items: &[I], threads_max: usize, work: impl Fn(&[I]) -> T + Sync) -> Vec<T> {
-    let part_items = items.len().div_ceil(threads_max.max(1)).max(PART_ITEMS_MIN);
-    if items.len() <= part_items {
-        return vec![work(items)];
+/// Runs `work` over many items on all cores, each thread a share that lies together, of `least` items or more; the
+/// results in order.
+pub fn on_all_cores<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = cores().min(items.len().div_ceil(least.max(1)));
+    if threads <= 1 {
+        return items.iter().map(work).collect();
     }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = items.chunks(part_items).map(|part| scope.spawn(|| work(part))).collect();
-        threads.into_iter().map(result_of).collect()
-    })
+    let shares = items.chunks(items.len().div_ceil(threads)).collect::<Vec<_>>();
+    one_by_one(&shares, threads, |share| share.iter().map(&work).collect::<Vec<_>>()).into_iter().flatten().collect()
+}
+
+/// Does the same for few items that take their time, each a different one: a thread that is done with
+/// one takes the next.
+pub fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = cores().min(threads_max).min(items.len());
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others = (1..threads).map(|_| scope.spawn(take)).collect::<Vec<_>>();
+        let mut done = take();
+        for other in others {
+            done.extend(result_of(other));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Waits for a thread; its result. Its panic goes on here.
@@ -52,13 +73,15 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_all_items_in_their_order() {
-        let items: Vec<usize> = (0..3 * PART_ITEMS_MIN + 1).collect();
-        for (threads_max, parts) in [(0, 1), (1, 1), (2, 2), (3, 3), (100, 4)] {
-            let found = in_parts(&items, threads_max, <[usize]>::to_vec);
-            assert_eq!(found.len(), parts, "{threads_max}");
-            assert_eq!(found.concat(), items);
+    fn results_stand_in_the_order_of_the_items() {
+        let items: Vec<usize> = (0..1000).collect();
+        let doubled: Vec<usize> = items.iter().map(|item| item * 2).collect();
+        for least in [0, 1, 300, 2000] {
+            assert_eq!(on_all_cores(&items, least, |item| item * 2), doubled, "{least}");
         }
-        assert_eq!(in_parts(&[] as &[usize], 2, <[usize]>::len), [0]);
+        for threads_max in [0, 1, 2, usize::MAX] {
+            assert_eq!(one_by_one(&items, threads_max, |item| item * 2), doubled, "{threads_max}");
+        }
+        assert_eq!(one_by_one(&[] as &[usize], 2, |item| *item), [0; 0]);
     }
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use reunion_keys::Lookup;
-use reunion_model::threads::in_parts;
+use reunion_model::threads::one_by_one;
 use reunion_model::{ContactId, Gate, GateKind, MemberId, Phone, TaskId};
 
 use crate::arm::{Arm, Seed};
@@ -27,6 +27,9 @@ use crate::dispatch::group_key;
 use crate::gates::{PermanentFacts, Temporary, Touches, permanent};
 use crate::members::{Column, Members, MembersError, SOURCE_MASK};
 use crate::message::{RenderError, Template, Values};
+
+/// Rows that a thread takes at a time.
+const PART_ROWS: usize = 4096;
 
 /// What a plan is made of.
 #[derive(Clone, Copy)]
@@ -198,22 +201,13 @@ fn contacts(input: &PlanInput<'_>, members: &Members<'_>, audiences: &[Vec<u32>]
     for row in audiences.iter().flatten() {
         wanted[*row as usize] = true;
     }
-    let mut contacts = vec![[0; 16]; members.len()];
-    let rows_per_thread = members.len().div_ceil(input.threads.max(1)).max(4096);
-    std::thread::scope(|scope| {
-        for (part, contacts) in contacts.chunks_mut(rows_per_thread).enumerate() {
-            let wanted = &wanted;
-            scope.spawn(move || {
-                for (at, contact) in contacts.iter_mut().enumerate() {
-                    let row = part * rows_per_thread + at;
-                    if let Some(phone) = wanted[row].then(|| members.phone(row)).flatten() {
-                        *contact = input.lookup.contact(phone).0;
-                    }
-                }
-            });
-        }
-    });
-    contacts
+    let contact = |row: usize| {
+        let phone = wanted[row].then(|| members.phone(row)).flatten();
+        phone.map_or([0; 16], |phone| input.lookup.contact(phone).0)
+    };
+    let parts: Vec<_> = (0..members.len()).step_by(PART_ROWS).collect();
+    let part = |from: &usize| (*from..members.len().min(from + PART_ROWS)).map(contact).collect::<Vec<_>>();
+    one_by_one(&parts, input.threads, part).concat()
 }
 
 /// SHA-256 over the sorted ids, so that `sort | sha256sum` gives the same.
@@ -307,7 +301,8 @@ impl Planner<'_> {
     fn permanent(&mut self, audience: &[u32]) -> Vec<Candidate> {
         let gates = PermanentGates { input: self.input, members: self.members, contacts: self.contacts, of: self.of };
         let mut candidates = Vec::with_capacity(audience.len());
-        for (passed, stopped) in in_parts(audience, self.input.threads, |rows| gates.check(rows)) {
+        let parts: Vec<_> = audience.chunks(PART_ROWS).collect();
+        for (passed, stopped) in one_by_one(&parts, self.input.threads, |rows| gates.check(rows)) {
             candidates.extend(passed);
             stopped.into_iter().for_each(|(member_id, contact, gate)| self.stop(member_id, contact, gate));
         }
@@ -355,15 +350,13 @@ impl Planner<'_> {
         let mut tasks = Vec::new();
         let of = self.of;
         // The gates that ask nobody but the member, and the store, which lies far from where the last one's did.
-        let alone = |part: &[Candidate]| {
-            let check = |candidate: &Candidate| {
-                let row = candidate.row as usize;
-                (gates.check(members, row, of.touched(candidate.contact), &required), members.store(row))
-            };
-            part.iter().map(check).collect::<Vec<_>>()
+        let alone = |candidate: &Candidate| {
+            let row = candidate.row as usize;
+            (gates.check(members, row, of.touched(candidate.contact), &required), members.store(row))
         };
-        let alone = in_parts(candidates, input.threads, alone).concat();
-        for (candidate, (gate, store)) in candidates.iter().zip(alone) {
+        let parts: Vec<_> = candidates.chunks(PART_ROWS).collect();
+        let alone = one_by_one(&parts, input.threads, |part| part.iter().map(alone).collect::<Vec<_>>());
+        for (candidate, (gate, store)) in candidates.iter().zip(alone.into_iter().flatten()) {
             let contact = candidate.contact;
             let given = store.map_or(0, |store| per_store.get(store).copied().unwrap_or(0));
             let gate = gate.or_else(|| {

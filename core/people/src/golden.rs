@@ -26,12 +26,12 @@ use arrow::error::ArrowError;
 use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE};
 use reunion_model::schema::{COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, Survivorship, canonical, timestamp_type};
-use reunion_model::threads::both;
+use reunion_model::threads::{both, one_by_one};
 use reunion_model::{Consent, MemberId, Purpose};
 
 use crate::identity::Identified;
 use crate::rowhash;
-use crate::table::{NONE, one_by_one, sixteens};
+use crate::table::{NONE, sixteens};
 
 /// One golden column.
 #[derive(Debug, Clone, PartialEq, Eq)]

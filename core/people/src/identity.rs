@@ -21,15 +21,13 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
-use reunion_model::threads::both;
+use reunion_model::threads::{both, on_all_cores};
 use reunion_model::{MemberId, Reason, RecordKey};
 
 use crate::matching::KeySet;
 use crate::numbering::{Numbering, number};
 use crate::pull::{Chunk, Resolved, SourceCounts};
-use crate::table::{
-    KeyTable, NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, on_all_cores, sixteen, sixteens, sixteens_of,
-};
+use crate::table::{KeyTable, NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, sixteen, sixteens, sixteens_of};
 
 const MEMBERS: &str = "members";
 /// Ids or hashes made by one thread at the least, since a thread costs as much as a few hundred.

@@ -6,9 +6,9 @@
 //! number of threads.
 
 use hashbrown::HashTable;
-use reunion_model::threads::cores;
+use reunion_model::threads::{cores, on_all_cores, one_by_one};
 
-use crate::table::{KeyTable, NONE, on_all_cores, one_by_one, spread};
+use crate::table::{KeyTable, NONE, spread};
 
 /// Keys of one part, about: their table takes a quarter of a second-level cache.
 const PART_KEYS: usize = 8192;

@@ -13,9 +13,9 @@ use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int64Type, TimeUnit
 use arrow::error::ArrowError;
 use reunion_keys::Lookup;
 use reunion_model::schema::ColumnType;
+use reunion_model::threads::on_all_cores;
 
 use crate::cast::text;
-use crate::table::on_all_cores;
 
 /// Bytes that most rows fit in, or by which the room for one grows.
 const ROW_BYTES: usize = 1024;

@@ -14,13 +14,13 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::UInt64Type;
 use reunion_keys::Lookup;
 use reunion_model::record::{PHONE, REASON, RECORD_KEY};
-use reunion_model::threads::both;
+use reunion_model::threads::{both, on_all_cores};
 use reunion_model::{Reason, RecordKey};
 
 use crate::identity::{IdentityConfig, KeyColumns};
 use crate::matching::{KeySet, positions};
 use crate::pull::{Assignments, Chunk, Pull, PullInput, RECORDS, SourceCounts, Starts};
-use crate::table::{NONE, StateError, all_sixteen, byte_of, byte_reason, numbers_of, on_all_cores, sixteens_of, texts_of};
+use crate::table::{NONE, StateError, all_sixteen, byte_of, byte_reason, numbers_of, sixteens_of, texts_of};
 
 /// Passes over all records, after which all of them are decided anew: a chain of members that is longer
 /// than this is none that people make.

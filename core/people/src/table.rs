@@ -1,8 +1,6 @@
 //! What the later stages need of Arrow batches: typed columns by name, keys as numbers, and a table
 //! that numbers distinct keys.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, TimestampMicrosecondType};
@@ -10,7 +8,6 @@ use arrow::error::ArrowError;
 use hashbrown::HashTable;
 use reunion_model::Reason;
 use reunion_model::schema::timestamp_type;
-use reunion_model::threads::{cores, result_of};
 
 /// Stands for "none" in columns of positions.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -164,39 +161,4 @@ impl KeyTable {
             }
         }
     }
-}
-
-/// Runs `work` over many items on all cores, each thread a share that lies together; the results in order.
-pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = cores().min(items.len().div_ceil(least.max(1)));
-    if threads <= 1 {
-        return items.iter().map(work).collect();
-    }
-    let shares = items.chunks(items.len().div_ceil(threads)).collect::<Vec<_>>();
-    one_by_one(&shares, threads, |share| share.iter().map(&work).collect::<Vec<_>>()).into_iter().flatten().collect()
-}
-
-/// As [`on_all_cores`], for few items that take their time, each a different one: a thread that is done with
-/// one takes the next.
-pub(crate) fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = cores().min(threads_max).min(items.len());
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return done };
-            done.push((at, work(item)));
-        }
-    };
-    let mut done = std::thread::scope(|scope| {
-        let others = (1..threads).map(|_| scope.spawn(take)).collect::<Vec<_>>();
-        let mut done = take();
-        for other in others {
-            done.extend(result_of(other));
-        }
-        done
-    });
-    done.sort_unstable_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
 }

@@ -69,7 +69,7 @@ impl TagState {
                 let Some(member) = MemberId::from_slice(ids.value(at)).map(MemberId::as_u128) else {
                     return Err(EvaluateError::State(MEMBER_ID));
                 };
-                entries.put(member, since.value(at), false);
+                entries.put(member, since.value(at), true);
             }
             row = end;
         }
@@ -89,7 +89,7 @@ impl TagState {
                     && let Some(since_us) = entries.take(from)
                 {
                     entries.moved.push(from);
-                    entries.put(into, since_us, true);
+                    entries.put(into, since_us, false);
                 }
             }
         }
@@ -186,24 +186,20 @@ impl Entries {
         Some(self.since_us.swap_remove(at))
     }
 
-    fn put(&mut self, member: u128, since_us: i64, forwarded: bool) {
+    /// Adds what a stored row says of a member, or one of another member that was merged into it.
+    fn put(&mut self, member: u128, since_us: i64, is_own_row: bool) {
         let members = &self.members;
         match self.index.entry(hash(member), |at| members[*at as usize] == member, |at| hash(members[*at as usize])) {
             Entry::Vacant(vacant) => {
                 vacant.insert(u32::try_from(members.len()).expect("a process holds fewer members than 2³²"));
                 self.members.push(member);
                 self.since_us.push(since_us);
-                self.differs.push(forwarded);
-                self.has_own_row.push(!forwarded);
+                self.differs.push(!is_own_row);
+                self.has_own_row.push(is_own_row);
             }
             Entry::Occupied(occupied) => {
                 let at = *occupied.get() as usize;
-                if forwarded {
-                    self.differs[at] |= since_us < self.since_us[at];
-                } else {
-                    self.differs[at] = since_us > self.since_us[at];
-                    self.has_own_row[at] = true;
-                }
+                self.differs[at] |= since_us < self.since_us[at];
                 self.since_us[at] = self.since_us[at].min(since_us);
             }
         }

@@ -463,10 +463,12 @@ impl Chunks {
         for (source, origin) in setup.schemas.keys().enumerate() {
             let (mut chunks, mut rows) = (Vec::new(), BTreeMap::new());
             for (chunk, place) in self.places.iter().enumerate() {
-                let Place::Head(of, place) = *place else { continue };
-                let wanted = if of == source { wanted(chunk) } else { Vec::new() };
-                if !wanted.is_empty() {
-                    chunks.push((chunk, place));
+                if let Place::Head(of, place) = *place
+                    && of == source
+                    && let wanted = wanted(chunk)
+                    && !wanted.is_empty()
+                {
+                    chunks.push(chunk);
                     rows.insert(place, wanted);
                 }
             }
@@ -475,8 +477,8 @@ impl Chunks {
             }
             let doing = || format!("the records of source {origin} cannot be read");
             let parts = base.live_at(&format!("records/{origin}"), &rows).doing(doing)?;
-            for ((chunk, place), part) in chunks.into_iter().zip(parts) {
-                give(chunk, part.doing(doing)?.batch, rows.remove(&place).unwrap_or_default());
+            for ((chunk, rows), part) in chunks.into_iter().zip(rows.into_values()).zip(parts) {
+                give(chunk, part.doing(doing)?.batch, rows);
             }
         }
         Ok(())
