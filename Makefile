@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 CARGO ?= cargo
-LIBRARIES := -p reunion-source-file -p reunion-channel-file
+LIBRARIES := -p reunion-source-file -p reunion-source-sql -p reunion-channel-file
 
 .PHONY: help demo test bench docs
 

@@ -4,6 +4,7 @@ set -eu
 
 needed=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || needed+=(postgresql)
+[ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null || needed+=(mariadb-server-core mariadb-client-core)
 command -v gcc >/dev/null || needed+=(gcc libc6-dev)
 command -v g++ >/dev/null || needed+=(g++)
 [ "${#needed[@]}" -eq 0 ] && exit 0

@@ -163,6 +163,9 @@ pub struct RunArgs {
     /// Take what the guard of this source refused, this once; may be given for several
     #[arg(long, value_name = "SOURCE")]
     pub accept: Vec<String>,
+    /// Read this incremental source whole, though its sweep is not due; may be given for several
+    #[arg(long, value_name = "SOURCE")]
+    pub sweep: Vec<String>,
 }
 
 /// `tasks …`.

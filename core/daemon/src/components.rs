@@ -12,8 +12,19 @@ use crate::config::{Component, Config, Diagnostics};
 pub struct Settings {
     /// The plugin.
     pub plugin: Plugin,
-    /// The component's `with` table.
+    /// The component's `with` table, which says where its secrets are.
     pub with: serde_json::Value,
+}
+
+impl Settings {
+    /// The plugin, and the `with` table with the component's secrets in it.
+    ///
+    /// # Errors
+    /// At the line of the config that is to blame.
+    pub fn with_secrets(self, config: &Config, kind: Component, name: &str) -> Result<(Plugin, serde_json::Value), Diagnostics> {
+        let with = config.with_secrets(kind, name, self.with, &self.plugin.manifest().config_schema)?;
+        Ok((self.plugin, with))
+    }
 }
 
 /// Finds the plugin of a component and checks the component's `with` table by the plugin's schema.
@@ -70,7 +81,7 @@ fn mode(config: &Config, plugin: &Plugin, name: &str) -> Diagnostics {
 /// # Errors
 /// At the line of the config that is to blame.
 pub fn source(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn SourceConnector>, Diagnostics> {
-    let Settings { plugin, with } = settings(config, plugins, Component::Source, name)?;
+    let (plugin, with) = settings(config, plugins, Component::Source, name)?.with_secrets(config, Component::Source, name)?;
     plugin.source(name, &with).map_err(|error| blame(config, Component::Source, name, &error))
 }
 
@@ -79,7 +90,7 @@ pub fn source(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn 
 /// # Errors
 /// At the line of the config that is to blame.
 pub fn channel(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn ChannelConnector>, Diagnostics> {
-    let Settings { plugin, with } = settings(config, plugins, Component::Channel, name)?;
+    let (plugin, with) = settings(config, plugins, Component::Channel, name)?.with_secrets(config, Component::Channel, name)?;
     plugin.channel(name, &with).map_err(|error| blame(config, Component::Channel, name, &error))
 }
 

@@ -156,6 +156,10 @@ impl Checker<'_> {
     }
 
     fn check(&mut self, value: &Value, schema: &Value) {
+        // The table says where the secret is; whoever has looked there puts the text in its place.
+        if schema.get("format").is_some_and(|format| format == "secret") && value.is_string() {
+            return;
+        }
         if let Some(forms) = schema.get("oneOf").and_then(Value::as_array) {
             self.check_forms(value, schema, forms);
         }

@@ -63,6 +63,9 @@ pub struct SourceState {
     pub pending: Vec<Pull>,
     /// The last pull that ended: the next one begins from its state.
     pub last: Option<Pull>,
+    /// When the last snapshot that ended began; where there was none, the first pull that ended of those that
+    /// the ledger knows of: it read everything that there was.
+    pub read_whole_us: Option<i64>,
 }
 
 const COLUMNS: &str = "select pull_id, source, mode, started_us, ended_us, as_of_us, resume, consumed, state from pulls";
@@ -154,7 +157,10 @@ impl Ledger {
         let waiting = tx.rows(AssertSqlSafe(sql), args![source], |row| self.read_pull(row)).await?;
         let sql = format!("{COLUMNS} where source = $1 and state = 'ended' order by number desc limit 1");
         let last = tx.row(AssertSqlSafe(sql), args![source], |row| self.read_pull(row)).await?.map(|(pull, _)| pull);
-        let mut state = SourceState { open: None, pending: Vec::new(), last };
+        let sql = "select coalesce(max(case when mode = 'snapshot' then started_us end), min(started_us)) from pulls \
+             where source = $1 and state = 'ended'";
+        let read_whole_us = tx.row(sql, args![source], |row| row.int_or_null(0)).await?.flatten();
+        let mut state = SourceState { open: None, pending: Vec::new(), last, read_whole_us };
         for (mut pull, is_open) in waiting {
             let sql = "select pull_id, seq, row_count, bytes, files, document from segments where pull_id = $1 order by seq";
             pull.segments = tx.rows(sql, args![pull.pull_id], read_segment).await?;

@@ -44,7 +44,8 @@ pub struct Manifest {
     pub summary: String,
     /// JSON Schema (draft 2020-12) of the component's `with` table. The host checks `type`,
     /// `properties`, `required`, `additionalProperties`, `enum`, `minimum`, `maximum`,
-    /// `minLength`, `items` and `oneOf`, and shows `description` and `default`.
+    /// `minLength`, `items` and `oneOf`, and shows `description` and `default`. A text of the format `path` is
+    /// made absolute; an object of the format `secret` says where a text is, and the plugin gets the text.
     pub config_schema: serde_json::Value,
     /// The sample of its config, shown by `plugins show`.
     #[serde(default)]
@@ -278,9 +279,9 @@ impl Finding {
     }
 }
 
-/// What `read` is asked for: the control document beside the resume state.
+/// What `read` is asked for: the control document beside the resume state. A plugin passes over what a newer
+/// host adds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ReadRequest {
     /// `incremental` or `snapshot`.
     pub mode: ReadMode,
@@ -288,6 +289,10 @@ pub struct ReadRequest {
     /// if what was read is still the same; false where a new pull begins and the state is that of the
     /// last one that ended.
     pub resume: bool,
+    /// Incremental, for a source whose cursor is a time: how many seconds before the last cursor the pull
+    /// begins, so that rows committed late are not missed.
+    #[serde(default)]
+    pub overlap_secs: u64,
 }
 
 /// How a source is read.

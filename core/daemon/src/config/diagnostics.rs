@@ -109,6 +109,13 @@ impl Diagnostics {
         Self { files: config.document.files.clone(), list: vec![Diagnostic { help, ..Diagnostic::error(place, message) }] }
     }
 
+    /// The same findings, whose lines are named and not shown.
+    #[must_use]
+    pub(super) fn hidden(mut self) -> Self {
+        self.list.iter_mut().for_each(|finding| finding.secret = true);
+        self
+    }
+
     /// The same findings as warnings.
     #[must_use]
     pub fn as_warnings(mut self) -> Self {

@@ -8,9 +8,9 @@ mod columns;
 mod diagnostics;
 mod document;
 pub mod keys;
-mod master_key;
 mod meaning;
 pub mod reference;
+mod secrets;
 mod shape;
 pub mod types;
 
@@ -169,8 +169,19 @@ impl Config {
     ) -> Diagnostics {
         let key = key.filter(|key| !key.is_empty());
         let path = [component.table(), name].into_iter().chain(key.map(|_| "with")).chain(key.into_iter().flat_map(|key| key.split('.')));
-        Diagnostics::at(self, &path.collect::<Vec<_>>(), message, help)
+        let path = path.collect::<Vec<_>>();
+        let findings = Diagnostics::at(self, &path, message, help);
+        match self.document.get(&path).map(|node| &node.value) {
+            Some(Value::Text(text)) if holds_password(text) => findings.hidden(),
+            _ => findings,
+        }
     }
+}
+
+/// Whether a text may be a URL with a password in it.
+fn holds_password(text: &str) -> bool {
+    let user = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@'));
+    user.is_some_and(|(user, _)| user.contains(':')) || text.contains("password=")
 }
 
 #[cfg(test)]

@@ -48,6 +48,10 @@ pub struct PullPlan<'a> {
     pub origin: &'a str,
     /// How it is read.
     pub mode: ReadMode,
+    /// How far before the last cursor an incremental pull begins.
+    pub overlap_secs: u64,
+    /// Where it stands.
+    pub before: SourceState,
     /// Its rows, by now.
     pub known: &'a Known,
     /// How its rows become records.
@@ -97,6 +101,8 @@ pub struct Kept {
 
 /// What pulling a source came to.
 pub struct Pulled {
+    /// How it was read.
+    pub mode: ReadMode,
     /// Pulls that ended and wait for a generation, oldest first.
     pub pulls: Vec<PulledRows>,
     /// When the newest of the data was true.
@@ -114,18 +120,18 @@ pub struct Pulled {
 /// # Errors
 /// Where the disk or the ledger refuses. What the source itself does wrong is in the result.
 pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pulled, Failure> {
-    let before = plan.state.ask(plan.state.ledger.source_state(plan.source))?;
+    let before = &plan.before;
     let open = before.open.as_ref().filter(|pull| pull.mode == plan.mode);
     if let (Some(other), None, Some(lease)) = (&before.open, open, &plan.lease) {
         // Read in another mode, its rows do not mean what they would mean now.
         plan.state.ask(plan.state.ledger.drop_pull(lease, other.pull_id))?;
     }
     let resume = open.and_then(|pull| pull.state.clone());
-    let request = ReadRequest { mode: plan.mode, resume: resume.is_some() };
+    let request = ReadRequest { mode: plan.mode, resume: resume.is_some(), overlap_secs: plan.overlap_secs };
     let from = resume.or_else(|| before.last.as_ref().and_then(|pull| pull.state.clone()));
     let stream = match connector.read(plan.call, &request, from.as_ref()) {
         Ok(stream) => stream,
-        Err(error) => return pulled(plan, &before, None, Some(error)),
+        Err(error) => return pulled(plan, None, Some(error)),
     };
     let mut puller = Puller::new(plan, open)?;
     let (items, taken) = sync_channel(BATCHES_IN_FLIGHT_MAX);
@@ -141,7 +147,7 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
         }
         puller.take_all(taken)
     })?;
-    pulled(plan, &before, Some(puller), ended)
+    pulled(plan, Some(puller), ended)
 }
 
 /// A batch, and where what becomes of it is waited for.
@@ -185,7 +191,8 @@ fn normalise(plan: &PullPlan<'_>, waiting: &Mutex<Receiver<Work>>) {
     }
 }
 
-fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
+fn pulled(plan: &PullPlan<'_>, puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
+    let before = &plan.before;
     let unfit = puller.as_ref().map(|puller| puller.unfit.clone()).unwrap_or_default();
     let rows = |pull: &Pull| {
         let segments = pull.segments.iter().map(|segment| {
@@ -212,7 +219,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
             pull.kept = puller.kept.take().map(|kept| kept.kept);
         }
         let (as_of_us, cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
-        return Ok(Pulled { pulls, as_of_us, cursor, unfit, failed });
+        return Ok(Pulled { mode: plan.mode, pulls, as_of_us, cursor, unfit, failed });
     }
     let mut pulls: Vec<PulledRows> = before.pending.iter().map(rows).collect::<Result<_, Failure>>()?;
     let (mut as_of_us, mut cursor) = before.last.as_ref().map(|pull| (pull.as_of_us, pull.state.clone())).unwrap_or_default();
@@ -237,7 +244,7 @@ fn pulled(plan: &PullPlan<'_>, before: &SourceState, puller: Option<Puller<'_>>,
         as_of_us = puller.as_of_us;
         cursor = puller.latest_state.or(cursor);
     }
-    Ok(Pulled { pulls, as_of_us, cursor, unfit, failed })
+    Ok(Pulled { mode: plan.mode, pulls, as_of_us, cursor, unfit, failed })
 }
 
 /// Keeps the rows of a pull for the stages after it.

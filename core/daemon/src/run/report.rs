@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use reunion_model::plugin::ReadMode;
 use reunion_model::{Gate, RunId};
 use reunion_outreach::{CampaignCounts, may_send_at};
 use reunion_people::SourceCounts;
@@ -19,6 +20,7 @@ use crate::state::moment;
 use super::outreach::Outreach;
 use super::people::People;
 use super::population::Population;
+use super::pull::Pulled;
 use super::setup::Setup;
 use super::sources::{PulledSources, SourceSchema};
 
@@ -196,6 +198,12 @@ pub fn of(
         .iter()
         .map(|(column, count)| format!("{count} sums of {column} are too large for the column and count as missing"));
     let accepted = people.accepted.iter().map(|source| format!("the guard of source {source} let pass what --accept said"));
+    let is_sweep = |schema: &SourceSchema, pulled: &Pulled| {
+        let mode = setup.app.config.sources.get(&schema.name).map(|source| source.mode);
+        mode == Some(ReadMode::Incremental) && pulled.mode == ReadMode::Snapshot
+    };
+    let swept = pulled.iter().map(|(origin, pulled)| (&setup.schemas[origin], pulled)).filter(|(schema, pulled)| is_sweep(schema, pulled));
+    let swept = swept.map(|(schema, _)| format!("the source {} was read whole: a sweep", schema.name));
     let off_notes =
         setup.pipeline_campaigns().filter(|campaign| !campaign.enabled).map(|campaign| format!("campaign {} is off", campaign.name));
     Report {
@@ -219,7 +227,7 @@ pub fn of(
         tasks_digest: outreach.plan.tasks_digest.clone(),
         finish_forecast: forecast(setup, outreach),
         samples: samples(outreach),
-        notes: notes.chain(accepted).chain(off_notes).collect(),
+        notes: notes.chain(swept).chain(accepted).chain(off_notes).collect(),
         stage_secs: BTreeMap::new(),
     }
 }

@@ -63,6 +63,8 @@ pub struct Setup<'a> {
     pub clock_us: i64,
     /// Sources whose guard is told to let pass what it refused.
     pub accept: Vec<String>,
+    /// Incremental sources that are to be read whole.
+    pub sweep: Vec<String>,
     /// The head, pinned.
     pub head: Option<(Head, Generation)>,
     /// The channels of the config.
@@ -90,8 +92,10 @@ impl<'a> Setup<'a> {
         let config = &app.config;
         let pipeline = pipeline(config, args.pipeline.as_deref())?;
         let clock_us = clock(config, args)?;
-        if let Some(unknown) = args.accept.iter().find(|name| !config.sources.contains_key(*name)) {
-            return Err(Failure::usage(format!("--accept names `{unknown}`, and there is no such source")));
+        for (option, names) in [("accept", &args.accept), ("sweep", &args.sweep)] {
+            if let Some(unknown) = names.iter().find(|name| !config.sources.contains_key(*name)) {
+                return Err(Failure::usage(format!("--{option} names `{unknown}`, and there is no such source")));
+            }
         }
         let channels = components::channels(config, &app.plugins)?;
         if config.testing.clock {
@@ -118,6 +122,7 @@ impl<'a> Setup<'a> {
             pipeline,
             clock_us,
             accept: args.accept.clone(),
+            sweep: args.sweep.clone(),
             head,
             channels,
             schemas,

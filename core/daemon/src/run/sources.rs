@@ -9,6 +9,7 @@ use reunion_host::{CallOptions, SourceConnector};
 use reunion_keys::Lookup;
 use reunion_ledger::{ComponentKind, ComponentState, Pull};
 use reunion_model::RunId;
+use reunion_model::plugin::ReadMode;
 use reunion_model::schema::ColumnType;
 use reunion_people::{Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::commands::phone_rules;
 use crate::components;
-use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceColumns};
+use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceColumns, Sweep};
 use crate::failure::{Doing, Failure};
-use crate::state::Hold;
+use crate::state::{Hold, now_us};
 
 use super::pull::{PullPlan, Pulled, pull};
 use super::setup::Setup;
@@ -256,6 +257,8 @@ fn pull_one(
     ready: &Ready,
     call: &CallOptions,
 ) -> Result<Pulled, Failure> {
+    let before = setup.state.ask(setup.state.ledger.source_state(&schema.name))?;
+    let mode = mode(setup, &schema.name, before.read_whole_us);
     let known = match setup.base() {
         None => Known::default(),
         Some(base) => {
@@ -270,7 +273,9 @@ fn pull_one(
         lease: hold.map(|hold| hold.lease),
         source: &schema.name,
         origin,
-        mode: setup.app.config.sources[&schema.name].mode,
+        mode,
+        overlap_secs: setup.app.config.sources[&schema.name].overlap_secs,
+        before,
         known: &known,
         normaliser: &ready.normaliser,
         commit_every: Duration::from_secs(setup.app.config.limits.commit_secs),
@@ -280,6 +285,46 @@ fn pull_one(
     pull(&plan, ready.connector.as_ref())
 }
 
+/// How a source is read now: one that is incremental is read whole where its sweep is due, or asked for.
+fn mode(setup: &Setup<'_>, name: &str, read_whole_us: Option<i64>) -> ReadMode {
+    let source = &setup.app.config.sources[name];
+    let is_asked_for = setup.sweep.iter().any(|asked| asked == name);
+    let zone = setup.app.config.timezone.rules();
+    if is_asked_for || source.sweep.as_ref().is_some_and(|sweep| is_sweep_due(sweep, read_whole_us, now_us(), zone)) {
+        tracing::info!(source = name, "it is read whole");
+        return ReadMode::Snapshot;
+    }
+    source.mode
+}
+
+/// Whether the schedule's moment has come since everything was read last. What was never read is read whole
+/// anyway.
+fn is_sweep_due(sweep: &Sweep, read_whole_us: Option<i64>, now_us: i64, zone: &TimeZone) -> bool {
+    let (Sweep::At(schedule), Some(read_whole_us)) = (sweep, read_whole_us) else { return false };
+    let zoned = |us| jiff::Timestamp::from_microsecond(us).unwrap_or_default().to_zoned(zone.clone());
+    let due = schedule.cron().find_next_occurrence(&zoned(read_whole_us), false);
+    due.is_ok_and(|due| due <= zoned(now_us))
+}
+
 fn call(run_id: Option<RunId>) -> CallOptions {
     CallOptions { dry_run: false, deadline_unix_ms: None, run_id: run_id.map(|id| id.to_string()).unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_is_due_once_for_each_of_its_moments() {
+        let at = |text: &str| text.parse::<jiff::Timestamp>().expect("a time").as_microsecond();
+        let zone = TimeZone::get("Asia/Shanghai").expect("a timezone");
+        let nightly = Sweep::At("0 3 * * *".parse().expect("a schedule"));
+        let due = |read: &str, now: &str| is_sweep_due(&nightly, Some(at(read)), at(now), &zone);
+        assert!(!due("2026-03-01T02:00:00+08:00", "2026-03-01T02:59:59+08:00"));
+        assert!(due("2026-03-01T02:00:00+08:00", "2026-03-01T03:00:00+08:00"));
+        assert!(!due("2026-03-01T03:00:00+08:00", "2026-03-02T02:00:00+08:00"));
+        assert!(due("2026-03-01T03:00:00+08:00", "2026-03-09T02:00:00+08:00"), "the program was off");
+        assert!(!is_sweep_due(&nightly, None, at("2026-03-09T02:00:00+08:00"), &zone), "nothing was read yet");
+        assert!(!is_sweep_due(&Sweep::Never, Some(0), at("2026-03-09T02:00:00+08:00"), &zone));
+    }
 }

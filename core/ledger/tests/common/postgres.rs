@@ -4,6 +4,7 @@
 //! Standard library only, so that other test crates can take this file as it is.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,18 @@ impl Server {
         assert!(made.status.success(), "createdb: {}", String::from_utf8_lossy(&made.stderr));
         let socket = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@localhost/{name}?host={socket}")
+    }
+
+    /// Runs statements in the database of this URL.
+    #[allow(dead_code, reason = "not every test that takes this file needs it")]
+    pub fn execute(&self, url: &str, sql: &str) {
+        let name = url.split(['/', '?']).nth(3).expect("a URL as `database` gives it");
+        let mut psql = self.client("psql");
+        psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-f", "-", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut psql = psql.spawn().expect("psql is there");
+        psql.stdin.take().expect("a pipe").write_all(sql.as_bytes()).expect("psql reads it");
+        let done = psql.wait_with_output().expect("psql ends");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }
 

@@ -57,6 +57,26 @@ pub async fn a_dropped_pull_gives_its_files(world: World) {
     ledger.begin_pull(&lease, "pos", SECOND_PULL, ReadMode::Snapshot, T0).await.expect("a new pull may begin");
 }
 
+pub async fn when_everything_was_read_last_is_not_forgotten(world: World) {
+    let ledger = world.open().await;
+    let lease = begin(&ledger).await;
+    let read_whole = async || ledger.source_state("pos").await.unwrap().read_whole_us;
+    assert_eq!(read_whole().await, None);
+    let modes = [ReadMode::Incremental, ReadMode::Incremental, ReadMode::Snapshot, ReadMode::Incremental, ReadMode::Incremental];
+    for (number, mode) in (1_u8..).zip(modes) {
+        let (pull, began) = (PullId([number; 16]), T0 + i64::from(number) * SECOND);
+        ledger.begin_pull(&lease, "pos", pull, mode, began).await.unwrap();
+        ledger.end_pull(&lease, pull, None, None, began).await.unwrap();
+        let base = (number > 1).then(|| u64::from(number) - 1);
+        let taken = GenerationCommit { pulls: vec![pull], ..commit(base, number.into()) };
+        ledger.commit_generation(&lease, &taken).await.unwrap();
+        let expected = if number < 3 { T0 + SECOND } else { T0 + 3 * SECOND };
+        assert_eq!(read_whole().await, Some(expected), "the first, or the last snapshot");
+    }
+    ledger.forget_before(&lease, 5).await.unwrap();
+    assert_eq!(read_whole().await, Some(T0 + 3 * SECOND));
+}
+
 pub async fn one_pull_of_a_source_is_open(world: World) {
     let ledger = world.open().await;
     let lease = begin(&ledger).await;

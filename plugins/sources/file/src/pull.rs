@@ -50,7 +50,7 @@ struct State {
     /// last at the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     done: Vec<String>,
-    /// Incremental: fingerprints of the files of this pull.
+    /// Fingerprints of the files of this pull.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     read: Vec<String>,
     at: At,
@@ -208,14 +208,12 @@ impl Pull {
 
     fn finish(&mut self) -> Result<(), PluginError> {
         let mtimes = self.entries.iter().map(|entry| entry.stat.mtime_us);
-        let (read, as_of_us) = match self.mode {
-            ReadMode::Snapshot => (Vec::new(), mtimes.min()),
-            ReadMode::Incremental => {
-                let newest = mtimes.max();
-                let read = self.entries.iter().map(|entry| fingerprint(&self.call, entry)).collect::<Result<_, _>>()?;
-                (read, newest)
-            }
+        let as_of_us = match self.mode {
+            ReadMode::Snapshot => mtimes.min(),
+            ReadMode::Incremental => mtimes.max(),
         };
+        // Those of a snapshot too: it may be the sweep of an incremental source.
+        let read = self.entries.iter().map(|entry| fingerprint(&self.call, entry)).collect::<Result<_, _>>()?;
         self.push_state(0, 0, read)?;
         self.queue.push_back(Item::End { as_of_us });
         self.is_over = true;

@@ -51,14 +51,14 @@ fn the_library_reads_what_the_trait_reads() {
     fs::write(folder.path().join("a.csv"), format!("card,phone,name\n{rows}short\n")).unwrap();
     fs::write(folder.path().join("b.csv"), encoding_rs::GB18030.encode("phone,name,card\n13900001201,李四,D1\n").0).unwrap();
     let config = json!({"path": folder.path().join("*.csv"), "settle_secs": 0});
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false };
+    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
     let items = through_library(&config, &request, None);
     let state = items.iter().find_map(|item| if let Item::State(state) = item { Some(state.clone()) } else { None }).unwrap();
     let found = sorted(items);
     assert_eq!((found.0.num_rows(), found.1.len()), (100_001, 1));
     assert_eq!(found, sorted(through_trait(&config, request, None)));
 
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: true };
+    let request = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
     let rest = sorted(through_library(&config, &request, Some(&state)));
     assert_eq!(rest.2[0], Item::Begin { resumed: true });
     assert!(rest.0.num_rows() < 100_001);

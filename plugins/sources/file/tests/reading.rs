@@ -72,7 +72,7 @@ impl Pulled {
 }
 
 fn begin(source: &FileSource, mode: ReadMode, resume: bool, state: Option<Value>) -> Result<Items, PluginError> {
-    source.read(&Call::for_tests(), ReadRequest { mode, resume }, state)
+    source.read(&Call::for_tests(), ReadRequest { mode, resume, overlap_secs: 0 }, state)
 }
 
 fn read_with(source: &FileSource, mode: ReadMode, resume: bool, state: Option<Value>) -> Result<Pulled, PluginError> {
@@ -214,7 +214,7 @@ fn cancel_ends_a_read() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder, "a.csv", "id\n".to_owned() + &"1\n".repeat(1 << 20));
     let (call, canceller) = TestCall::default().start();
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false };
+    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
     let mut items = source(&folder, "a.csv", json!({})).read(&call, request, None).unwrap();
     assert!(items.next().is_some());
     canceller.cancel();
