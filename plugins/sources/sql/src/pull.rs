@@ -159,16 +159,16 @@ pub fn check(call: &Call, config: &Config, dialect: Dialect) -> Result<Vec<Findi
             let nulls = wait.on(session.number(&count_nulls(dialect, &query, name), wait.doing)).await??;
             if nulls > 0 {
                 let what = match config.null_cursor {
-                    NullCursor::Read => "they are read in every pull",
-                    NullCursor::Refuse => "null_cursor = \"refuse\" ends every pull for that",
+                    NullCursor::Read => "read in every pull",
+                    NullCursor::Refuse => "for which null_cursor = \"refuse\" ends every pull",
                 };
-                findings.push(Finding::warning(format!("{nulls} rows have no value in {name:?}: {what}")));
+                findings.push(Finding::warning(format!("rows without a value in {name:?}: {nulls}, {what}")));
             }
             if let Clock::At(now) = session.clock(kind, config).await? {
                 let future = wait.on(session.number(&count_after(dialect, &query, name, &now), wait.doing)).await??;
                 if future > 0 {
-                    let what = "they are read, and do not count for where the next pull begins";
-                    findings.push(Finding::warning(format!("{future} rows have a time in {name:?} that has not come yet: {what}")));
+                    let what = "read, and not counted for where the next pull begins";
+                    findings.push(Finding::warning(format!("rows with a time in {name:?} that has not come yet: {future}, {what}")));
                 }
             }
         }
@@ -408,7 +408,7 @@ impl Reader {
         if nulls == 0 {
             return Ok(());
         }
-        let error = PluginError::new(ErrorClass::InvalidData, format!("{nulls} rows have no value in {name:?}")).key("null_cursor");
+        let error = PluginError::new(ErrorClass::InvalidData, format!("rows without a value in {name:?}: {nulls}")).key("null_cursor");
         Err(error.hint("fill them in at the source, leave them out in the query, or set null_cursor = \"read\""))
     }
 

@@ -65,7 +65,8 @@ pub async fn read(
     wait: Wait<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), PluginError> {
-    let broken = |error: sqlx::Error| failed(wait.doing, &error);
+    // A statement that was told to stop ends with an error of its own.
+    let broken = |error: sqlx::Error| wait.stop.check().err().unwrap_or_else(|| failed(wait.doing, &error));
     let mut stream = sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(false).fetch(&mut *connection);
     let mut rows = Rows::new(columns);
     while let Some(row) = wait.on(stream.next()).await? {
