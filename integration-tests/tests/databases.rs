@@ -1,7 +1,9 @@
 //! Members in a database, by the real binary and the plugin `sql`.
 
+#[path = "../../plugins/sources/sql/tests/common/sqlite.rs"]
+mod sqlite;
+
 use reunion_integration_tests::harness::{Retailer, assert_sums, count};
-use sqlx::{ConnectOptions, Connection};
 
 const CONFIG: &str = r#"
 timezone = "Asia/Shanghai"
@@ -45,13 +47,7 @@ fn retailer() -> Retailer {
 }
 
 fn execute(retailer: &Retailer, sql: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(retailer.path("erp.db")).create_if_missing(true);
-        let mut connection = options.connect().await.expect("the file opens");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.expect("it runs");
-        connection.close().await.expect("it closes");
-    });
+    sqlite::execute(&retailer.path("erp.db"), sql);
 }
 
 fn insert(retailer: &Retailer, numbers: std::ops::Range<usize>, changed: &str) {

@@ -3,15 +3,16 @@
 //!
 //! Standard library only, so that other test crates can take this file as it is.
 
+#[path = "private.rs"]
+pub mod private;
+
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 const INSTALL: &str = "the tests need PostgreSQL's server programs: apt-get install postgresql (or put initdb and postgres on the path)";
 
@@ -32,9 +33,7 @@ pub fn server() -> &'static Server {
 impl Server {
     fn start() -> Self {
         let programs = find_programs().expect(INSTALL);
-        let folder = std::env::temp_dir().join(format!("reunion-postgres-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).expect("a temporary folder");
+        let folder = private::folder("postgres");
         let owner = unprivileged();
         if let Some((uid, gid)) = owner {
             chown(&folder, Some(uid), Some(gid)).expect("root may give a folder away");
@@ -45,24 +44,12 @@ impl Server {
         let made = initdb.current_dir(&folder).output().expect(INSTALL);
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        // The shell lives as long as its standard input, ends the server, and clears up.
-        let script = r#""$1" -D "$2/data" -k "$2" -h "" -c fsync=off -c max_connections=200 >"$2/log" 2>&1 &
-            server=$!; read -r _; kill -INT $server; wait $server; rm -rf "$2""#;
-        let mut shell = as_owner(Path::new("/bin/sh"), owner);
-        shell.args(["-c", script, "sh"]).arg(programs.join("postgres")).arg(&folder);
-        shell.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { folder, programs, _keeper: shell.spawn().expect("a shell") };
-        server.wait_until_ready();
+        let (data, socket) = (data.display().to_string(), folder.display().to_string());
+        let args = ["-D", &data, "-k", &socket, "-h", "", "-c", "fsync=off", "-c", "max_connections=200"];
+        let keeper = private::keep(as_owner(Path::new("/bin/sh"), owner), &folder, "INT", &programs.join("postgres"), &args);
+        let server = Self { folder, programs, _keeper: keeper };
+        private::wait_until(|| server.client("pg_isready").output().expect("pg_isready is there").status.success(), &server.folder);
         server
-    }
-
-    fn wait_until_ready(&self) {
-        let give_up = Instant::now() + Duration::from_secs(60);
-        while !self.client("pg_isready").output().expect("pg_isready is there").status.success() {
-            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(Instant::now() < give_up, "the server does not start: {}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn client(&self, program: &str) -> Command {
@@ -86,10 +73,8 @@ impl Server {
     pub fn execute(&self, url: &str, sql: &str) {
         let name = url.split(['/', '?']).nth(3).expect("a URL as `database` gives it");
         let mut psql = self.client("psql");
-        psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-f", "-", name]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut psql = psql.spawn().expect("psql is there");
-        psql.stdin.take().expect("a pipe").write_all(sql.as_bytes()).expect("psql reads it");
-        let done = psql.wait_with_output().expect("psql ends");
+        psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-f", "-", name]);
+        let done = private::feed(psql, sql);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }

@@ -1,13 +1,12 @@
 //! A private MariaDB server for tests: its data in a temporary folder, reached by a socket in it, gone when
 //! the test process is. Its clock shows the time of Shanghai.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+
+use super::postgres::private;
 
 const INSTALL: &str = "the tests need MariaDB's server programs: apt-get install mariadb-server-core mariadb-client-core";
 
@@ -26,9 +25,7 @@ pub fn server() -> &'static Server {
 
 impl Server {
     fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("reunion-mariadb-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).expect("a temporary folder");
+        let folder = private::folder("mariadb");
         let user = Command::new("id").arg("-un").output().expect("id is there").stdout;
         let user = format!("--user={}", String::from_utf8_lossy(&user).trim());
         let mut install = Command::new("mariadb-install-db");
@@ -36,35 +33,30 @@ impl Server {
         let made = install.arg(format!("--datadir={}", folder.join("data").display())).output().expect(INSTALL);
         assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
 
-        // The shell lives as long as its standard input, ends the server, and clears up.
-        let script = r#""$1" --no-defaults "$3" --datadir="$2/data" --socket="$2/socket" --pid-file="$2/pid" --skip-networking \
-            --default-time-zone=+08:00 --innodb-flush-log-at-trx-commit=0 >"$2/log" 2>&1 &
-            server=$!; read -r _; kill -TERM $server; wait $server; rm -rf "$2""#;
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", script, "sh"]).arg(program()).arg(&folder).arg(&user);
-        shell.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { folder, _keeper: shell.spawn().expect("a shell") };
-        server.wait_until_ready();
+        let path = |name: &str| folder.join(name).display().to_string();
+        let [data, socket, pid] =
+            [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")].map(|(key, name)| format!("--{key}={}", path(name)));
+        let args = [
+            "--no-defaults",
+            &user,
+            &data,
+            &socket,
+            &pid,
+            "--skip-networking",
+            "--default-time-zone=+08:00",
+            "--innodb-flush-log-at-trx-commit=0",
+        ];
+        let keeper = private::keep(Command::new("/bin/sh"), &folder, "TERM", program(), &args);
+        let server = Self { folder, _keeper: keeper };
+        private::wait_until(|| server.client("select 1", None).status.success(), &server.folder);
         server
-    }
-
-    fn wait_until_ready(&self) {
-        let give_up = Instant::now() + Duration::from_secs(60);
-        while !self.client("select 1", None).status.success() {
-            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(Instant::now() < give_up, "the server does not start: {}", log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 
     fn client(&self, sql: &str, database: Option<&str>) -> Output {
         let mut client = Command::new("mariadb");
         client.args(["--no-defaults", "--default-character-set=utf8mb4", "--user=root"]);
         client.arg(format!("--socket={}", self.folder.join("socket").display())).args(database);
-        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect(INSTALL);
-        // One that cannot connect does not read it.
-        let _ = client.stdin.take().expect("a pipe").write_all(sql.as_bytes());
-        client.wait_with_output().expect("the client ends")
+        private::feed(client, sql)
     }
 
     /// Runs statements in a database.

@@ -4,8 +4,9 @@
 mod postgres;
 
 pub mod mariadb;
+mod sqlite;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use reunion_sdk::arrow::array::{Array, ArrayRef, RecordBatch};
 use reunion_sdk::arrow::compute::cast;
@@ -13,7 +14,6 @@ use reunion_sdk::arrow::datatypes::DataType;
 use reunion_sdk::{Call, Item, PluginError, ReadMode, ReadRequest, Source};
 use reunion_source_sql::SqlSource;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, Connection};
 
 /// A database.
 pub enum Database {
@@ -58,7 +58,7 @@ impl Database {
         };
         let sql = sql.replace("{text}", text).replace("{time}", time);
         match self {
-            Self::Sqlite { path, .. } => execute_in_file(path, &sql),
+            Self::Sqlite { path, .. } => sqlite::execute(path, &sql),
             Self::Postgres(url) => postgres::server().execute(url, &sql),
             Self::Mariadb { name, .. } => mariadb::server().execute(name, &sql),
         }
@@ -70,16 +70,6 @@ impl Database {
         table.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
         SqlSource::create("pos", serde_json::from_value(table).unwrap()).unwrap()
     }
-}
-
-fn execute_in_file(path: &Path, sql: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
-        let mut connection = options.connect().await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
 }
 
 /// What a read gave, rows as texts.
