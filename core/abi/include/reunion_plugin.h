@@ -251,7 +251,7 @@ typedef struct reunion_source {
   /* Reads: BEGIN, then BATCH, REJECTED and STATE in any order, then END.
    * request_json: {"mode": "incremental" or "snapshot", "resume": bool, "overlap_secs": whole number}; pass
    * over what a newer host adds. An incremental read of a source whose cursor is a time begins overlap_secs
-   * before the last one's end, so that rows committed late are not missed. With resume, state_json is the
+   * before the time that the last one came to, so that rows committed late are not missed. With resume, state_json is the
    * latest state of a read that did not reach its END, to be gone on with if what was read is still the
    * same. Without, a new read begins and state_json is the latest state of the last read that ended.
    * An empty state_json: there is none. An incremental read gives what is new or changed since; a

@@ -247,6 +247,14 @@ impl fmt::Display for PluginError {
 
 impl std::error::Error for PluginError {}
 
+/// Whether a text may be a URL with a password in it: between the user and the host, or as an option. A config
+/// is read by more people than a secret, and an error shows its line.
+pub fn holds_password(text: &str) -> bool {
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next());
+    let user = authority.and_then(|authority| authority.rsplit_once('@'));
+    user.is_some_and(|(user, _)| user.contains(':')) || text.contains("password=")
+}
+
 /// One thing that `check` has to say though nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -340,6 +348,16 @@ pub fn rejected_schema() -> arrow::datatypes::SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_with_a_password_is_told() {
+        for url in ["postgres://reader:x@erp/pos", "mysql://erp/pos?password=x", "https://a:b@[::1]:80/c?d", "x://a:@b"] {
+            assert!(holds_password(url), "{url}");
+        }
+        for url in ["postgres://reader@erp:5432/pos", "sqlite:///a:b@c.db", "mysql://erp/pos?a=b:c@d", "select ':' || '@'"] {
+            assert!(!holds_password(url), "{url}");
+        }
+    }
 
     #[test]
     fn classes_survive_their_codes() {

@@ -36,7 +36,7 @@ pub use call::Call;
 pub use reunion_abi::text_array;
 pub use reunion_model::plugin::{
     Capabilities, ChannelTraits, DispatchInfo, ErrorClass, Finding, FindingLevel, Item, Manifest, PluginError, PluginKind, Reach, ReadMode,
-    ReadRequest, rejected_schema,
+    ReadRequest, holds_password, rejected_schema,
 };
 pub use reunion_model::task::{Outcome, Verdict, event_schema, receipt_schema, task_schema};
 pub use reunion_model::{Reason, limits};

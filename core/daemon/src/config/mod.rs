@@ -172,16 +172,10 @@ impl Config {
         let path = path.collect::<Vec<_>>();
         let findings = Diagnostics::at(self, &path, message, help);
         match self.document.get(&path).map(|node| &node.value) {
-            Some(Value::Text(text)) if holds_password(text) => findings.hidden(),
+            Some(Value::Text(text)) if reunion_model::plugin::holds_password(text) => findings.hidden(),
             _ => findings,
         }
     }
-}
-
-/// Whether a text may be a URL with a password in it.
-fn holds_password(text: &str) -> bool {
-    let user = text.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@'));
-    user.is_some_and(|(user, _)| user.contains(':')) || text.contains("password=")
 }
 
 #[cfg(test)]

@@ -208,12 +208,12 @@ impl Pull {
 
     fn finish(&mut self) -> Result<(), PluginError> {
         let mtimes = self.entries.iter().map(|entry| entry.stat.mtime_us);
-        let as_of_us = match self.mode {
-            ReadMode::Snapshot => mtimes.min(),
-            ReadMode::Incremental => mtimes.max(),
+        let fingerprints = self.entries.iter().map(|entry| fingerprint(&self.call, entry));
+        let (read, as_of_us) = match self.mode {
+            // It may be the sweep of an incremental source. A file that went since it was read needs no memory.
+            ReadMode::Snapshot => (fingerprints.filter_map(Result::ok).collect(), mtimes.min()),
+            ReadMode::Incremental => (fingerprints.collect::<Result<_, _>>()?, mtimes.max()),
         };
-        // Those of a snapshot too: it may be the sweep of an incremental source.
-        let read = self.entries.iter().map(|entry| fingerprint(&self.call, entry)).collect::<Result<_, _>>()?;
         self.push_state(0, 0, read)?;
         self.queue.push_back(Item::End { as_of_us });
         self.is_over = true;

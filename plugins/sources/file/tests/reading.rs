@@ -158,6 +158,25 @@ fn incremental_reads_each_file_once() {
 }
 
 #[test]
+fn after_a_sweep_only_new_files_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(&folder, "*.csv", json!({}));
+    write(&folder, "a.csv", "phone\n1\n");
+    write(&folder, "b.csv", "phone\n2\n");
+    let mut sweep = Pulled::default();
+    for item in begin(&source, ReadMode::Snapshot, false, None).unwrap() {
+        sweep.add(item.unwrap());
+        // Both were listed; what goes once it was read needs no memory.
+        if sweep.ids() == "1 2" {
+            let _ = fs::remove_file(folder.path().join("b.csv"));
+        }
+    }
+    assert!(sweep.ended);
+    write(&folder, "c.csv", "phone\n3\n");
+    assert_eq!(read_with(&source, ReadMode::Incremental, false, sweep.state).unwrap().ids(), "3");
+}
+
+#[test]
 fn a_pull_goes_on_after_any_state_unless_what_was_read_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     // The first file is larger than four mebibytes, so that there is a state within it.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use reunion_sdk::{ErrorClass, PluginError};
+use reunion_sdk::{ErrorClass, PluginError, holds_password};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -154,7 +154,7 @@ impl Config {
     pub fn validate(&self) -> Result<Dialect, PluginError> {
         let forms = "write postgres://user@host/database, mysql://user@host/database or sqlite:///var/lib/till.db";
         let dialect = self.dialect().ok_or_else(|| wrong("url", "`url` names no database that this plugin knows", forms))?;
-        if has_password(&self.url) {
+        if holds_password(&self.url) {
             let hint = "take it out of the URL and say password = { env = \"…\" }, { file = \"…\" } or { credential = \"…\" }";
             return Err(wrong("url", "`url` holds a password, and whoever reads the config would read it", hint));
         }
@@ -216,14 +216,6 @@ impl Config {
     }
 }
 
-/// Whether there is something between the user and the host.
-fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-    user.contains(':') || rest.split_once('?').is_some_and(|(_, options)| options.split('&').any(|option| option.starts_with("password=")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +232,7 @@ mod tests {
             (json!({"url": "oracle://x"}), "url"),
             (json!({"url": "postgres://reader:hunter2@erp/pos"}), "url"),
             (json!({"url": "mysql://erp/pos?password=hunter2"}), "url"),
+            (json!({"url": "mysql://erp/pos?a=b&password=hunter2"}), "url"),
             (json!({"url": "sqlite:///x.db", "password": "hunter2"}), "password"),
             (json!({"query": "  "}), "query"),
             (json!({"query": "x".repeat(70_000)}), "query"),
@@ -258,6 +251,12 @@ mod tests {
         ] {
             assert_eq!(config(json!({"url": url})).validate(), Ok(dialect), "{url}");
         }
+    }
+
+    #[test]
+    fn the_sample_can_be_used_as_it_is() {
+        let sample: Config = toml::from_str(include_str!("../sample.toml")).expect("a config");
+        assert_eq!(sample.validate(), Ok(Dialect::Postgres));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod failure;
 mod pull;
 mod query;
 mod value;
+mod wait;
 
 use std::sync::Arc;
 

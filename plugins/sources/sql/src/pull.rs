@@ -6,7 +6,6 @@
 //! and no going on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,10 +19,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::columns::{self, Column};
 use crate::config::{CURSOR, Config, Dialect, NullCursor};
-use crate::database::{Clock, Session, Wait};
+use crate::database::{Clock, Session};
 use crate::failure::is_lost;
 use crate::query::{Part, count_after, count_nulls, select, with_cursor};
 use crate::value::{CursorKind, Value, is_id};
+use crate::wait::{LOOK_EVERY, Stop, Wait};
 
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
@@ -32,8 +32,6 @@ const STATE_ROWS: usize = 64 << 10;
 /// Before the first connection that is made anew, doubled before each further one.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(60);
-/// How often whoever waits for the thread looks whether the call is to stop.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const STATE_VERSION: u32 = 1;
 
 /// The resume state.
@@ -88,11 +86,15 @@ struct Shape {
 
 impl Shape {
     /// Asks the database for the columns.
-    async fn of(session: &mut Session, config: &Config, dialect: Dialect) -> Result<Self, PluginError> {
+    async fn of(session: &mut Session, config: &Config, dialect: Dialect, wait: Wait<'_>) -> Result<Self, PluginError> {
         let (id, cursor) = (config.id_column.as_deref(), config.cursor_column.as_deref());
-        // In SQLite below every number and every text.
-        let query = with_cursor(&config.query, if dialect == Dialect::Sqlite { "-9223372036854775807" } else { "null" });
-        let columns = session.columns(&query, &[id, cursor].into_iter().flatten().collect::<Vec<_>>()).await?;
+        let literal = match dialect {
+            Dialect::Postgres | Dialect::Mysql => "null".to_owned(),
+            // Whose columns are known by their values: below every number, and so below every text.
+            Dialect::Sqlite => CursorKind::Integer.minimum(dialect),
+        };
+        let query = with_cursor(&config.query, &literal);
+        let columns = session.columns(&query, &[id, cursor].into_iter().flatten().collect::<Vec<_>>(), wait).await?;
         if columns.is_empty() {
             return Err(PluginError::new(ErrorClass::InvalidConfig, "the query gives no columns").key("query").hint("write a select"));
         }
@@ -136,7 +138,7 @@ pub fn schema(call: &Call, config: &Config, dialect: Dialect) -> Result<SchemaRe
     run(async {
         let stop = Stop::of(call);
         let mut session = Session::connect(config, dialect, &stop).await?;
-        let shape = looking(config, &stop).on(Shape::of(&mut session, config, dialect)).await??;
+        let shape = Shape::of(&mut session, config, dialect, looking(config, &stop)).await?;
         session.close().await;
         Ok(columns::schema(&shape.columns))
     })
@@ -151,12 +153,12 @@ pub fn check(call: &Call, config: &Config, dialect: Dialect) -> Result<Vec<Findi
         let stop = Stop::of(call);
         let mut session = Session::connect(config, dialect, &stop).await?;
         let wait = looking(config, &stop);
-        let shape = wait.on(Shape::of(&mut session, config, dialect)).await??;
+        let shape = Shape::of(&mut session, config, dialect, wait).await?;
         let mut findings = Vec::new();
         if let Some((at, kind)) = shape.cursor {
             let name = shape.name(at);
             let query = with_cursor(&config.query, &kind.minimum(dialect));
-            let nulls = wait.on(session.number(&count_nulls(dialect, &query, name), wait.doing)).await??;
+            let nulls = session.number(&count_nulls(dialect, &query, name), wait).await?;
             if nulls > 0 {
                 let what = match config.null_cursor {
                     NullCursor::Read => "read in every pull",
@@ -164,8 +166,8 @@ pub fn check(call: &Call, config: &Config, dialect: Dialect) -> Result<Vec<Findi
                 };
                 findings.push(Finding::warning(format!("rows without a value in {name:?}: {nulls}, {what}")));
             }
-            if let Clock::At(now) = session.clock(kind, config).await? {
-                let future = wait.on(session.number(&count_after(dialect, &query, name, &now), wait.doing)).await??;
+            if let Clock::At(now) = session.clock(kind, config, wait).await? {
+                let future = session.number(&count_after(dialect, &query, name, &now), wait).await?;
                 if future > 0 {
                     let what = "read, and not counted for where the next pull begins";
                     findings.push(Finding::warning(format!("rows with a time in {name:?} that has not come yet: {future}, {what}")));
@@ -192,35 +194,6 @@ fn run<T>(work: impl Future<Output = Result<T, PluginError>>) -> Result<T, Plugi
     // A name that is being looked up cannot be called off; nobody waits for it.
     runtime.shutdown_background();
     result
-}
-
-/// Whether nobody wants more.
-#[derive(Debug, Clone)]
-pub struct Stop {
-    call: Call,
-    gone: Arc<AtomicBool>,
-}
-
-impl Stop {
-    fn of(call: &Call) -> Self {
-        Self { call: call.clone(), gone: Arc::default() }
-    }
-
-    /// From now on nobody wants more.
-    pub fn give_up(&self) {
-        self.gone.store(true, Ordering::Release);
-    }
-
-    /// An error where the work is to stop.
-    ///
-    /// # Errors
-    /// Cancelled, or timeout.
-    pub fn check(&self) -> Result<(), PluginError> {
-        if self.gone.load(Ordering::Acquire) {
-            return Err(PluginError::new(ErrorClass::Cancelled, "nobody takes what is read"));
-        }
-        self.call.check()
-    }
 }
 
 /// A running read: a stream of items.
@@ -289,7 +262,8 @@ impl Iterator for Pull {
                     return Some(item);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Err(error) = self.stop.check() {
+                    // Not whether the reader gave up: why it did is still to come from it.
+                    if let Err(error) = self.stop.call().check() {
                         self.is_over = true;
                         return Some(Err(error));
                     }
@@ -363,9 +337,10 @@ impl Reader {
     async fn read(&mut self, overlap_secs: u64, is_resumed: bool) -> Result<(), PluginError> {
         let (config, stop) = (Arc::clone(&self.config), self.stop.clone());
         let mut session = Session::connect(&config, self.dialect, &stop).await?;
-        let shape = looking(&config, &stop).on(Shape::of(&mut session, &config, self.dialect)).await??;
+        let wait = looking(&config, &stop);
+        let shape = Shape::of(&mut session, &config, self.dialect, wait).await?;
         let clock = match shape.cursor {
-            Some((_, kind)) => session.clock(kind, &config).await?,
+            Some((_, kind)) => session.clock(kind, &config, wait).await?,
             None => Clock::None,
         };
         if !is_resumed && self.progress.mode == ReadMode::Incremental {
@@ -404,7 +379,7 @@ impl Reader {
     async fn refuse_nulls(&self, session: &mut Session, shape: &Shape, query: &str) -> Result<(), PluginError> {
         let (NullCursor::Refuse, Some((cursor, _))) = (self.config.null_cursor, shape.cursor) else { return Ok(()) };
         let (name, wait) = (shape.name(cursor), looking(&self.config, &self.stop));
-        let nulls = wait.on(session.number(&count_nulls(self.dialect, query, name), wait.doing)).await??;
+        let nulls = session.number(&count_nulls(self.dialect, query, name), wait).await?;
         if nulls == 0 {
             return Ok(());
         }
@@ -414,14 +389,12 @@ impl Reader {
 
     async fn connect_again(&self, mut error: PluginError, reconnects: &mut u32) -> Result<Session, PluginError> {
         while *reconnects < self.config.reconnects_max {
-            let wait = RECONNECT_AFTER.saturating_mul(1 << (*reconnects).min(16)).min(RECONNECT_AFTER_MAX);
+            let pause = RECONNECT_AFTER.saturating_mul(1 << (*reconnects).min(16)).min(RECONNECT_AFTER_MAX);
             *reconnects += 1;
-            tracing::warn!(reconnects = *reconnects, wait_secs = wait.as_secs(), "the server is lost: {}", error.message);
-            let until = std::time::Instant::now() + wait;
-            while std::time::Instant::now() < until {
-                self.stop.check()?;
-                tokio::time::sleep(LOOK_EVERY.min(until.saturating_duration_since(std::time::Instant::now()))).await;
-            }
+            tracing::warn!(reconnects = *reconnects, wait_secs = pause.as_secs(), "the server is lost: {}", error.message);
+            let secs = RECONNECT_AFTER_MAX.as_secs() + 1;
+            let wait = Wait { stop: &self.stop, secs, key: "reconnects_max", doing: "waiting for the server" };
+            wait.on(tokio::time::sleep(pause)).await?;
             match Session::connect(&self.config, self.dialect, &self.stop).await {
                 Ok(session) => return Ok(session),
                 Err(again) if is_lost(&again) => error = again,

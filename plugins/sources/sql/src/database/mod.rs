@@ -4,7 +4,6 @@ mod mysql;
 mod postgres;
 mod sqlite;
 
-use std::future::Future;
 use std::time::Duration;
 
 use jiff::civil::DateTime;
@@ -12,16 +11,16 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use reunion_sdk::arrow::array::RecordBatch;
 use reunion_sdk::{ErrorClass, PluginError};
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::columns::Column;
 use crate::config::{Config, Dialect};
-use crate::failure::too_long;
-use crate::pull::Stop;
+use crate::failure::failed;
 use crate::value::{CursorKind, Value, text_is_after};
+use crate::wait::{Stop, Wait};
 
-/// How often whoever waits looks whether the call is to stop.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long saying goodbye may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A session. It reads, and can do nothing else.
 pub enum Session {
@@ -35,40 +34,6 @@ pub enum Session {
 
 /// Who takes batches; an error ends the statement.
 pub type Sink<'a> = dyn FnMut(RecordBatch) -> Result<(), PluginError> + Send + 'a;
-
-/// What a session waits for, and how long it may.
-#[derive(Clone, Copy)]
-pub struct Wait<'a> {
-    /// Whether nobody wants more.
-    pub stop: &'a Stop,
-    /// So many seconds at most.
-    pub secs: u64,
-    /// The key of the config that says so.
-    pub key: &'static str,
-    /// What is done.
-    pub doing: &'a str,
-}
-
-impl Wait<'_> {
-    /// Waits for an answer.
-    ///
-    /// # Errors
-    /// Where the call is to stop, or it takes too long.
-    pub async fn on<T>(&self, answer: impl Future<Output = T>) -> Result<T, PluginError> {
-        let mut answer = std::pin::pin!(answer);
-        let give_up = tokio::time::Instant::now() + Duration::from_secs(self.secs);
-        loop {
-            if let Ok(answer) = tokio::time::timeout(LOOK_EVERY, &mut answer).await {
-                return Ok(answer);
-            }
-            self.stop.check()?;
-            if tokio::time::Instant::now() >= give_up {
-                self.stop.give_up();
-                return Err(too_long(self.doing, self.secs, self.key));
-            }
-        }
-    }
-}
 
 /// The source's own clock, as its cursor shows it.
 #[derive(Debug, Clone)]
@@ -118,64 +83,73 @@ impl Session {
     ///
     /// # Errors
     /// Where the database does not understand it, or a column is of a type of no use.
-    pub async fn columns(&mut self, query: &str, marks: &[&str]) -> Result<Vec<Column>, PluginError> {
-        match self {
-            Self::Postgres(connection) => postgres::columns(connection, query).await,
-            Self::Mysql(connection) => mysql::columns(connection, query).await,
-            Self::Sqlite(connection) => sqlite::columns(connection, query, marks).await,
-        }
+    pub async fn columns(&mut self, query: &str, marks: &[&str], wait: Wait<'_>) -> Result<Vec<Column>, PluginError> {
+        wait.on(async {
+            match self {
+                Self::Postgres(connection) => postgres::columns(connection, query).await,
+                Self::Mysql(connection) => mysql::columns(connection, query).await,
+                Self::Sqlite(connection) => sqlite::columns(connection, query, marks).await,
+            }
+        })
+        .await?
     }
 
     /// A number that a statement gives.
     ///
     /// # Errors
     /// Where the database refuses.
-    pub async fn number(&mut self, sql: &str, doing: &str) -> Result<i64, PluginError> {
-        match self {
-            Self::Postgres(connection) => postgres::number(connection, sql, doing).await,
-            Self::Mysql(connection) => mysql::number(connection, sql, doing).await,
-            Self::Sqlite(connection) => sqlite::number(connection, sql, doing).await,
-        }
+    pub async fn number(&mut self, sql: &str, wait: Wait<'_>) -> Result<i64, PluginError> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let number = wait.on(async {
+            match self {
+                Self::Postgres(connection) => sqlx::query_scalar(sql).fetch_one(connection).await,
+                Self::Mysql(connection) => sqlx::query_scalar(sql).fetch_one(connection).await,
+                Self::Sqlite(connection) => sqlx::query_scalar(sql).fetch_one(connection).await,
+            }
+        });
+        number.await?.map_err(|error| failed(wait.doing, &error))
     }
 
     /// The source's clock, as a cursor of this kind shows it.
     ///
     /// # Errors
     /// Where the database refuses, or the timezone is none.
-    pub async fn clock(&mut self, kind: CursorKind, config: &Config) -> Result<Clock, PluginError> {
-        let doing = "asking for the time";
-        let of = |sql: [&'static str; 2]| match self {
-            Self::Postgres(_) => sql[0],
-            Self::Mysql(_) | Self::Sqlite(_) => sql[1],
-        };
-        let [moment, instant, day] = [
-            of([
+    pub async fn clock(&mut self, kind: CursorKind, config: &Config, wait: Wait<'_>) -> Result<Clock, PluginError> {
+        let (postgres, mysql, value): (_, _, fn(i64) -> Value) = match kind {
+            CursorKind::Moment => (
                 "select (extract(epoch from localtimestamp) * 1000000)::bigint",
                 "select timestampdiff(microsecond, '1970-01-01 00:00:00', now(6))",
-            ]),
-            of([
+                Value::Moment,
+            ),
+            CursorKind::Instant => (
                 "select (extract(epoch from now()) * 1000000)::bigint",
                 "select timestampdiff(microsecond, '1970-01-01 00:00:00', utc_timestamp(6))",
-            ]),
-            of(["select (current_date - date '1970-01-01')::bigint", "select cast(datediff(curdate(), '1970-01-01') as signed)"]),
-        ];
-        Ok(match kind {
-            CursorKind::Moment => Clock::At(Value::Moment(self.number(moment, doing).await?)),
-            CursorKind::Instant => Clock::At(Value::Instant(self.number(instant, doing).await?)),
-            CursorKind::Day => Clock::At(Value::Day(self.number(day, doing).await?.try_into().unwrap_or(i32::MAX))),
-            CursorKind::Integer => Clock::None,
-            CursorKind::Text => text_clock(config)?,
-        })
+                Value::Instant,
+            ),
+            CursorKind::Day => {
+                ("select (current_date - date '1970-01-01')::bigint", "select cast(datediff(curdate(), '1970-01-01') as signed)", |day| {
+                    Value::Day(day.try_into().unwrap_or(i32::MAX))
+                })
+            }
+            CursorKind::Integer => return Ok(Clock::None),
+            CursorKind::Text => return text_clock(config),
+        };
+        // In SQLite every time is a text.
+        let sql = if matches!(self, Self::Postgres(_)) { postgres } else { mysql };
+        Ok(Clock::At(value(self.number(sql, wait).await?)))
     }
 
     /// Says goodbye, so that the server does not note a client that vanished. What goes wrong with that harms
     /// nobody.
     pub async fn close(self) {
-        let _ = match self {
-            Self::Postgres(connection) => connection.close().await,
-            Self::Mysql(connection) => connection.close().await,
-            Self::Sqlite(connection) => connection.close().await,
+        let close = async {
+            match self {
+                Self::Postgres(connection) => connection.close().await,
+                Self::Mysql(connection) => connection.close().await,
+                Self::Sqlite(connection) => connection.close().await,
+            }
         };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     }
 
     /// Runs a statement whose rows have these columns, and hands on their batches.

@@ -5,10 +5,11 @@ use reunion_sdk::{ErrorClass, PluginError};
 use sqlx::mysql::{MySql, MySqlColumn, MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, Type, TypeInfo};
 
-use super::{Sink, Wait, note_unfit};
+use super::{Sink, note_unfit};
 use crate::columns::{Cells, Column, Kind, Rows, no_type};
 use crate::config::{Config, TlsMode};
 use crate::failure::failed;
+use crate::wait::Wait;
 
 pub async fn connect(config: &Config) -> Result<MySqlConnection, PluginError> {
     let connecting = |error: sqlx::Error| failed("connecting", &error);
@@ -78,11 +79,6 @@ fn kind_of(name: &str) -> Option<Kind> {
         "ENUM" | "SET" | "JSON" | "TIME" | "NULL" => Kind::Text,
         _ => return None,
     })
-}
-
-pub async fn number(connection: &mut MySqlConnection, sql: &str, doing: &str) -> Result<i64, PluginError> {
-    let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await;
-    row.and_then(|row| row.try_get(0)).map_err(|error| failed(doing, &error))
 }
 
 pub async fn read(

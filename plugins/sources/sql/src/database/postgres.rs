@@ -2,15 +2,17 @@
 //! anyway; row by row it costs nearly twice as much.
 
 use futures::StreamExt;
+use reunion_sdk::arrow::array::RecordBatch;
 use reunion_sdk::{ErrorClass, PluginError};
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeKind};
-use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, TypeInfo};
+use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, SqlSafeStr, Statement, TypeInfo};
 
-use super::{Sink, Wait, note_unfit};
+use super::{Sink, note_unfit};
 use crate::columns::{Cells, Column, DECIMAL_PLACES, Kind, Rows, no_type};
 use crate::config::{Config, TlsMode};
 use crate::failure::failed;
+use crate::wait::Wait;
 
 /// 2000-01-01, which PostgreSQL counts from, in what Arrow counts from.
 const EPOCH_US: i64 = 946_684_800_000_000;
@@ -89,11 +91,6 @@ fn kind_of(info: &sqlx::postgres::PgTypeInfo) -> Option<(Kind, bool)> {
     }
 }
 
-pub async fn number(connection: &mut PgConnection, sql: &str, doing: &str) -> Result<i64, PluginError> {
-    let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await;
-    row.and_then(|row| row.try_get(0)).map_err(|error| failed(doing, &error))
-}
-
 pub async fn read(
     connection: &mut PgConnection,
     sql: &str,
@@ -113,7 +110,6 @@ pub async fn read(
 
 /// Makes batches of a binary copy, however it is cut.
 struct Decoder {
-    kinds: Vec<Kind>,
     rows: Rows,
     /// What came and is not a whole row yet.
     pending: Vec<u8>,
@@ -147,8 +143,7 @@ fn not_understood() -> PluginError {
 
 impl Decoder {
     fn new(columns: &[Column]) -> Self {
-        let kinds = columns.iter().map(|column| column.kind).collect();
-        Self { kinds, rows: Rows::new(columns), pending: Vec::new(), begun: false, ended: false }
+        Self { rows: Rows::new(columns), pending: Vec::new(), begun: false, ended: false }
     }
 
     fn take(&mut self, chunk: &[u8], sink: &mut Sink<'_>) -> Result<(), PluginError> {
@@ -193,14 +188,14 @@ impl Decoder {
         Ok(used)
     }
 
-    fn row(&mut self, bytes: &[u8]) -> Result<Option<reunion_sdk::arrow::array::RecordBatch>, PluginError> {
+    fn row(&mut self, bytes: &[u8]) -> Result<Option<RecordBatch>, PluginError> {
         let mut bytes = Bytes(bytes);
         let cells = bytes.i16().ok_or_else(not_understood)?;
-        if usize::try_from(cells) != Ok(self.kinds.len()) {
+        if usize::try_from(cells) != Ok(self.rows.cells.len()) {
             return Err(not_understood());
         }
         let mut text_bytes = 0;
-        for (at, kind) in self.kinds.iter().enumerate() {
+        for at in 0..self.rows.cells.len() {
             let length = bytes.i32().ok_or_else(not_understood)?;
             let cells = &mut self.rows.cells[at];
             let Ok(length) = usize::try_from(length) else {
@@ -211,7 +206,7 @@ impl Decoder {
             if matches!(cells, Cells::Text(_)) {
                 text_bytes += length;
             }
-            if !add(cells, *kind, value).ok_or_else(not_understood)? {
+            if !add(cells, value).ok_or_else(not_understood)? {
                 self.rows.is_unfit(at);
             }
         }
@@ -244,7 +239,7 @@ fn whole_row(bytes: &[u8]) -> Result<Option<usize>, PluginError> {
 }
 
 /// Adds a value; whether it is one of the column's type. None where the bytes are not of the type.
-fn add(cells: &mut Cells, kind: Kind, value: &[u8]) -> Option<bool> {
+fn add(cells: &mut Cells, value: &[u8]) -> Option<bool> {
     match cells {
         Cells::Text(cells) => cells.append_value(std::str::from_utf8(value).ok()?),
         Cells::Boolean(cells) => cells.append_value(*value.first()? != 0),
@@ -275,9 +270,9 @@ fn add(cells: &mut Cells, kind: Kind, value: &[u8]) -> Option<bool> {
             cells.append_option(day);
             return Some(day.is_some());
         }
+        // PostgreSQL has none.
         Cells::Unsigned(_) => return None,
     }
-    debug_assert!(kind != Kind::Unsigned, "PostgreSQL has no unsigned numbers");
     Some(true)
 }
 

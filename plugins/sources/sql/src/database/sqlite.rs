@@ -6,12 +6,12 @@ use reunion_sdk::{ErrorClass, PluginError};
 use sqlx::sqlite::{SqliteColumn, SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
 
-use super::{Sink, Wait};
+use super::Sink;
 use crate::columns::{Cells, Column, Kind, Rows, no_type};
 use crate::config::{Config, Dialect};
 use crate::failure::failed;
-use crate::pull::Stop;
 use crate::query::quoted;
+use crate::wait::{Stop, Wait};
 
 /// Steps of SQLite's machine, some milliseconds, after which it looks whether to stop.
 const STEPS: i32 = 200_000;
@@ -53,11 +53,6 @@ pub async fn columns(connection: &mut SqliteConnection, query: &str, marks: &[&s
     Ok(columns)
 }
 
-pub async fn number(connection: &mut SqliteConnection, sql: &str, doing: &str) -> Result<i64, PluginError> {
-    let row = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await;
-    row.and_then(|row| row.try_get(0)).map_err(|error| failed(doing, &error))
-}
-
 pub async fn read(
     connection: &mut SqliteConnection,
     sql: &str,
@@ -79,10 +74,10 @@ pub async fn read(
                 cells.null();
                 continue;
             }
-            let found = value.type_info().name().to_owned();
-            match (cells, found.as_str()) {
+            let found = value.type_info();
+            match (cells, found.name()) {
                 (Cells::Integer(cells), "INTEGER") => cells.append_value(row.try_get_unchecked(at).map_err(broken)?),
-                (Cells::Integer(_), _) => return Err(mixed(column, &found)),
+                (Cells::Integer(_), other) => return Err(mixed(column, other)),
                 (Cells::Text(cells), "INTEGER") => cells.append_value(row.try_get_unchecked::<i64, _>(at).map_err(broken)?.to_string()),
                 (Cells::Text(cells), "REAL") => cells.append_value(row.try_get_unchecked::<f64, _>(at).map_err(broken)?.to_string()),
                 (Cells::Text(cells), "TEXT") => {
@@ -90,7 +85,7 @@ pub async fn read(
                     text_bytes += text.len();
                     cells.append_value(text);
                 }
-                _ => return Err(no_type(&column.name, &found)),
+                (_, other) => return Err(no_type(&column.name, other)),
             }
         }
         if let Some(batch) = rows.end_row(text_bytes) {
