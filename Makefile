@@ -3,15 +3,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 CARGO ?= cargo
-LIBRARIES := -p reunion-source-file -p reunion-source-sql -p reunion-channel-file
+LIBRARIES := -p reunion-source-file -p reunion-source-sql -p reunion-channel-file -p reunion-channel-webhook
 
-.PHONY: help demo test bench docs
+.PHONY: help demo test test-erp bench docs
 
 help:
-	@echo "make demo   build, and run a small retailer's data to the end"
-	@echo "make test   formatting, lints, and every test"
-	@echo "make bench  speed and memory at 100 k, 1 M and 5 M rows (release build, long)"
-	@echo "make docs   write the generated reference pages anew"
+	@echo "make demo      build, and run a small retailer's data to the end"
+	@echo "make test      formatting, lints, and every test but those of test-erp"
+	@echo "make test-erp  what a clerk does in a real ERP, Tryton from PyPI, arrives"
+	@echo "make bench     speed and memory at 100 k, 1 M and 5 M rows (release build, long)"
+	@echo "make docs      write the generated reference pages anew"
 
 demo:
 	$(CARGO) build --quiet -p reunion-daemon $(LIBRARIES)
@@ -23,6 +24,11 @@ test:
 	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+
+test-erp:
+	integration-tests/setup.sh erp
+	$(CARGO) build --workspace
+	integration-tests/erp/run.sh
 
 bench:
 	$(CARGO) build --release -p reunion-daemon $(LIBRARIES) -p reunion-integration-tests

@@ -287,6 +287,8 @@ typedef struct reunion_channel {
    *   accepted  taken: it is not given to the channel again
    *   rejected  refused for good
    *   not_sent  not taken: it is given again after retry_after_ms, which must be there
+   *   busy      not taken, through nothing of the task: the channel is at its limit, or down. As not_sent,
+   *             and the try does not count
    *   unknown   it may or may not have been taken
    * Exactly one receipt for each task, in any order. A task without one counts as unknown: an error
    * says something of the component, never of a task. */

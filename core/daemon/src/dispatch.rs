@@ -21,7 +21,7 @@ use reunion_model::plugin::{ChannelTraits, DispatchInfo, PluginError, Reach};
 use reunion_model::task::task_schema;
 use reunion_model::threads::{both, result_of};
 use reunion_model::{Gate, MemberId, TaskId, fault};
-use reunion_outreach::{AtSend, Campaign, SendFacts, gate_at_send};
+use reunion_outreach::{AtSend, Campaign, SendFacts, clock, gate_at_send};
 
 use crate::config::Config;
 use crate::failure::{Doing, Failure};
@@ -29,6 +29,9 @@ use crate::state::{State, now_us};
 
 /// A task that is put off without a moment of its own is looked at again after this long.
 const LOOK_AGAIN_US: i64 = 60_000_000;
+/// What the gates said holds for so long: a channel may take hours over what is due, and the window of a
+/// campaign closes meanwhile.
+const GATES_HOLD: Duration = Duration::from_secs(30);
 /// A channel in which another thread is sending is looked at again after this long.
 const CHANNEL_BUSY_US: i64 = 200_000;
 /// Whoever waits looks this often whether the program is asked to end.
@@ -179,23 +182,66 @@ impl Dispatcher<'_> {
         for dispatches in resumed.dispatches.chunks(if is_quick(traits) { TOGETHER_MAX } else { 1 }) {
             pass.errors.extend(self.push_all(name, channel, dispatches)?);
         }
-        let mut groups = VecDeque::from(self.gated(name)?);
-        if is_quick(traits) {
+        let per_day_max = self.config.channels[name].per_day_max;
+        let mut next_day_us = None;
+        if let Some(per_day_max) = per_day_max {
+            next_day_us = self.send_within(name, channel, per_day_max, tasks_max, &mut pass)?;
+        } else if is_quick(traits) {
+            let groups = VecDeque::from(self.gated(name)?);
             self.send_together(name, channel, groups, tasks_max, &mut pass)?;
         } else {
-            // What is claimed is pushed; what is not claimed yet can wait for the next start.
-            while let Some(group) = groups.pop_front().filter(|_| !(self.stopping)()) {
-                let Claimed { dispatches, more } =
-                    self.state.ask(ledger.claim_dispatches(name, &[group], self.clock.now_us(), tasks_max))?;
-                if !dispatches.is_empty() {
-                    fault::point("dispatch.claimed");
-                }
-                pass.errors.extend(self.push_all(name, channel, &dispatches)?);
-                more.into_iter().rev().for_each(|group| groups.push_front(group));
-            }
+            self.send_in_turn(name, channel, usize::MAX, tasks_max, &mut pass)?;
         }
-        pass.next_us = self.state.ask(ledger.due(name, self.clock.now_us()))?.next_us;
+        let next_us = self.state.ask(ledger.due(name, self.clock.now_us()))?.next_us;
+        pass.next_us = [next_us, next_day_us].into_iter().flatten().min();
         Ok(pass)
+    }
+
+    /// Sends what the channel may still be given on this day; when the next one begins, if nothing is left.
+    fn send_within(
+        &self,
+        name: &str,
+        channel: &dyn ChannelConnector,
+        per_day_max: usize,
+        tasks_max: usize,
+        pass: &mut Pass,
+    ) -> Result<Option<i64>, Failure> {
+        let (now_us, zone) = (self.clock.now_us(), self.config.timezone.rules());
+        let today = clock::day(now_us, zone);
+        let given = self.state.ask(self.state.ledger.given_since(name, clock::start_of_day(today, zone)))?;
+        let left = per_day_max.saturating_sub(usize::try_from(given).unwrap_or(usize::MAX));
+        let left = self.send_in_turn(name, channel, left, tasks_max, pass)?;
+        let waits = left == 0 && !self.state.ask(self.state.ledger.due(name, now_us))?.groups.is_empty();
+        Ok(waits.then(|| clock::start_of_day(clock::add_days(today, 1), zone)))
+    }
+
+    /// Sends dispatch after dispatch, `left` tasks at most; how many are left of these.
+    fn send_in_turn(
+        &self,
+        name: &str,
+        channel: &dyn ChannelConnector,
+        mut left: usize,
+        tasks_max: usize,
+        pass: &mut Pass,
+    ) -> Result<usize, Failure> {
+        let (mut groups, mut gated) = (VecDeque::new(), None::<Instant>);
+        // What is claimed is pushed; what is not claimed yet can wait for the next start.
+        while left > 0 && !(self.stopping)() {
+            if gated.is_none_or(|gated| gated.elapsed() > GATES_HOLD) {
+                (groups, gated) = (self.gated(name)?.into(), Some(Instant::now()));
+            }
+            let Some(group) = groups.pop_front() else { break };
+            let (group, most) = ([group], tasks_max.min(left));
+            let Claimed { dispatches, more } =
+                self.state.ask(self.state.ledger.claim_dispatches(name, &group, self.clock.now_us(), most))?;
+            if !dispatches.is_empty() {
+                fault::point("dispatch.claimed");
+            }
+            left = left.saturating_sub(dispatches.iter().map(|dispatch| dispatch.tasks.len()).sum());
+            pass.errors.extend(self.push_all(name, channel, &dispatches)?);
+            more.into_iter().rev().for_each(|group| groups.push_front(group));
+        }
+        Ok(left)
     }
 
     /// Sends many groups at a time: beside the pushes of some, the ledger stores what came of those before

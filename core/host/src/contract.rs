@@ -59,13 +59,13 @@ pub(crate) fn receipts(batch: &RecordBatch) -> Result<Vec<Receipt>, String> {
         let verdict = Verdict::from_name(word).filter(|verdict| *verdict != Verdict::Delivered);
         let verdict = verdict.ok_or_else(|| format!("a receipt has the verdict {:?}, which none can have", text::tidy(word)))?;
         let delay = delays.is_valid(row).then(|| delays.value(row));
-        if (verdict == Verdict::NotSent) && delay.is_none() {
-            return Err("a receipt says not_sent without retry_after_ms".to_owned());
+        if verdict.is_put_off() && delay.is_none() {
+            return Err(format!("a receipt says {} without retry_after_ms", verdict.name()));
         }
         Ok(Receipt {
             task: task(ids, row, "a receipt")?,
             verdict,
-            retry_after_ms: delay.filter(|_| verdict == Verdict::NotSent),
+            retry_after_ms: delay.filter(|_| verdict.is_put_off()),
             code: optional(codes, row).map(|code| text::tidy(&code)),
             message: optional(messages, row).map(|message| text::tidy(&message)),
         })

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use reunion_model::{ContactId, DispatchId, Gate, MemberId, RunId, TaskId, TaskState};
+use reunion_model::{ContactId, DispatchId, Gate, MemberId, RunId, TaskId, TaskState, Verdict};
 use sqlx::AssertSqlSafe;
 
 use crate::Ledger;
@@ -133,6 +133,21 @@ impl Ledger {
         let unfinished = tx.row(sql, args![channel], |row| Ok((row.int_or_null(0)?, row.unsigned(1)?))).await?;
         let (retry, in_flight) = unfinished.unwrap_or_default();
         Ok(Due { groups, next_us: [task, retry].into_iter().flatten().min(), in_flight })
+    }
+
+    /// How many tasks the channel was given since `from_us`, less those that it did not take.
+    ///
+    /// # Errors
+    /// [`LedgerError::Store`].
+    pub async fn given_since(&self, channel: &str, from_us: i64) -> Result<u64> {
+        let mut tx = self.store.read("count what a channel was given").await?;
+        let put_off = Verdict::ALL.into_iter().filter(|verdict| verdict.is_put_off()).map(|verdict| format!("'{}'", verdict.name()));
+        let sql = format!(
+            "select count(*) from dispatches d join dispatch_tasks l on l.dispatch_id = d.dispatch_id \
+             where d.channel = $1 and d.claimed_us >= $2 and coalesce(l.verdict, '') not in ({})",
+            put_off.collect::<Vec<_>>().join(", ")
+        );
+        Ok(tx.row(AssertSqlSafe(sql), args![channel, from_us], |row| row.unsigned(0)).await?.unwrap_or_default())
     }
 
     /// The tasks of a channel that are due, by id, to be gated before they are claimed.

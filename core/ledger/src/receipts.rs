@@ -19,7 +19,7 @@ pub struct Receipt {
     pub task_id: TaskId,
     /// What became of it.
     pub verdict: Verdict,
-    /// With `not_sent`: not to be tried again before this delay.
+    /// With `not_sent` and `busy`: not to be tried again before this delay.
     pub retry_after_ms: Option<u64>,
     /// The vendor's own code.
     pub code: Option<String>,
@@ -175,9 +175,10 @@ fn outcome(receipt: &Receipt, attempts: u32, attempts_max: u32, now_us: i64) -> 
             moved.code = Some(ATTEMPTS_MAX.into());
             (TaskState::Rejected, moved)
         }
-        Verdict::NotSent => {
+        Verdict::NotSent | Verdict::Busy => {
             let delay_us = receipt.retry_after_ms.unwrap_or_default().saturating_mul(1000);
             moved.not_before_us = Some(now_us.saturating_add_unsigned(delay_us));
+            moved.is_free = receipt.verdict == Verdict::Busy;
             (TaskState::NotSent, moved)
         }
         verdict => (verdict.state(), moved),

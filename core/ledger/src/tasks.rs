@@ -369,11 +369,13 @@ pub(crate) struct Move {
     pub not_before_us: Option<i64>,
     /// The dispatch that it is sent with, where it moves to `sending`.
     pub dispatch_id: Option<DispatchId>,
+    /// Whether the try that ends does not count, where it moves to `not_sent`.
+    pub is_free: bool,
 }
 
 impl Move {
     pub fn new(task_id: TaskId) -> Self {
-        Self { task_id, code: None, message: None, not_before_us: None, dispatch_id: None }
+        Self { task_id, code: None, message: None, not_before_us: None, dispatch_id: None, is_free: false }
     }
 
     pub fn because(task_id: TaskId, code: &str) -> Self {
@@ -392,6 +394,7 @@ impl Tx {
         let set = match to {
             TaskState::Cancelled | TaskState::Refused => ", taken_back = try_number",
             TaskState::Sending => ", dispatch_id = v.column5, sent_us = $2, attempts = attempts + 1, retry = 0",
+            TaskState::NotSent => ", attempts = attempts - v.column6",
             _ => "",
         };
         // The state is compared as an expression, so that no index of a state is taken for the way to the
@@ -402,7 +405,10 @@ impl Tx {
              from (values {{values}}) as v where tasks.task_id = v.column1 and coalesce(tasks.state, '') in ({from})"
         );
         let ids: Vec<_> = moves.iter().map(|moved| moved.task_id).collect();
-        let rows = moves.into_iter().map(|moved| args![moved.task_id, moved.code, moved.message, moved.not_before_us, moved.dispatch_id]);
+        let rows = moves.into_iter().map(|moved| {
+            let Move { task_id, code, message, not_before_us, dispatch_id, is_free } = moved;
+            args![task_id, code, message, not_before_us, dispatch_id, i64::from(is_free)]
+        });
         let moved = self.bulk(&sql, &args![to.name(), at_us], rows).await?;
         // Of a task that did not move the last change is noted already. To say which ones moved, the database
         // would have to hand over a row for each, which costs more than to look.

@@ -43,7 +43,7 @@ on_both_databases! {
     dispatches: a_group_is_claimed_whole_and_in_order two_claimers_never_get_the_same_task whoever_is_suppressed_is_not_sent_to
         receipts_move_tasks_once a_crash_repeats_the_same_dispatch what_could_not_be_settled_is_taken_up_by_its_holder
         a_channel_that_repeats_is_not_trusted_twice
-        a_failed_push_is_tried_again_as_it_was too_many_attempts_end_a_task a_lost_dispatch_takes_no_receipts
+        a_failed_push_is_tried_again_as_it_was too_many_attempts_end_a_task a_busy_channel_costs_no_attempt a_lost_dispatch_takes_no_receipts
         groups_are_claimed_together a_group_of_which_more_is_left_is_named claimers_of_many_groups_never_get_the_same_task
         dispatches_are_settled_together;
     polls: events_move_tasks_and_leave_facts a_repeated_event_counts_once events_of_strangers_are_reported

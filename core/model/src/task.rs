@@ -102,17 +102,28 @@ pub enum Verdict {
     Rejected,
     /// Not taken; may be given again after the receipt's delay.
     NotSent,
+    /// Not taken, through nothing of the task: the channel is at its limit, or down. As [`Verdict::NotSent`],
+    /// and the try does not count.
+    Busy,
     /// It may or may not have been taken.
     Unknown,
 }
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 5] = [Self::Accepted, Self::Delivered, Self::Rejected, Self::NotSent, Self::Unknown];
+    pub const ALL: [Self; 6] = [Self::Accepted, Self::Delivered, Self::Rejected, Self::NotSent, Self::Busy, Self::Unknown];
 
     /// The name in receipts.
     pub const fn name(self) -> &'static str {
-        self.state().name()
+        match self {
+            Self::Busy => "busy",
+            verdict => verdict.state().name(),
+        }
+    }
+
+    /// Whether the task may be given again, after a delay that the receipt names.
+    pub const fn is_put_off(self) -> bool {
+        matches!(self, Self::NotSent | Self::Busy)
     }
 
     /// The verdict of this name.
@@ -126,7 +137,7 @@ impl Verdict {
             Self::Accepted => TaskState::Accepted,
             Self::Delivered => TaskState::Delivered,
             Self::Rejected => TaskState::Rejected,
-            Self::NotSent => TaskState::NotSent,
+            Self::NotSent | Self::Busy => TaskState::NotSent,
             Self::Unknown => TaskState::Unknown,
         }
     }
@@ -184,7 +195,7 @@ pub fn task_schema() -> SchemaRef {
 
 /// The columns of a batch of receipts: one row per task, in any order.
 ///
-/// `verdict` is a [`Verdict`]; `retry_after_ms` is needed with `not_sent`; `code` is the vendor's own;
+/// `verdict` is a [`Verdict`]; `retry_after_ms` is needed with `not_sent` and `busy`; `code` is the vendor's own;
 /// `message` is one line without personal data.
 pub fn receipt_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![

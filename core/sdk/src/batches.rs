@@ -43,6 +43,12 @@ impl ReceiptsBuilder {
         self.push(task_id, Verdict::NotSent, Some(retry_after_ms), code, Some(message));
     }
 
+    /// It takes nothing now: it is at its limit, or down. The task may be given again after this delay, and the
+    /// try does not count.
+    pub fn busy(&mut self, task_id: &str, retry_after_ms: u64, code: Option<&str>, message: &str) {
+        self.push(task_id, Verdict::Busy, Some(retry_after_ms), code, Some(message));
+    }
+
     /// It may have taken the task.
     pub fn unknown(&mut self, task_id: &str, code: Option<&str>, message: &str) {
         self.push(task_id, Verdict::Unknown, None, code, Some(message));
@@ -174,10 +180,11 @@ mod tests {
         receipts.rejected("b", Some("40003"), "no such clerk");
         receipts.not_sent("c", 500, None, "busy");
         receipts.unknown("d", None, "the line broke");
+        receipts.busy("e", 60_000, Some("429"), "at its limit");
         let batch = receipts.finish();
         assert_eq!(batch.schema(), receipt_schema());
         let verdicts: Vec<_> = batch.column(1).as_string::<i32>().iter().flatten().collect();
-        assert_eq!(verdicts, ["accepted", "rejected", "not_sent", "unknown"]);
+        assert_eq!(verdicts, ["accepted", "rejected", "not_sent", "unknown", "busy"]);
         assert_eq!(receipts.finish().num_rows(), 0);
     }
 

@@ -25,6 +25,7 @@ mod config;
 #[doc(hidden)]
 pub mod export;
 mod log;
+mod secret;
 pub mod testing;
 
 use serde::de::DeserializeOwned;
@@ -40,6 +41,7 @@ pub use reunion_model::plugin::{
 };
 pub use reunion_model::task::{Outcome, Verdict, event_schema, receipt_schema, task_schema};
 pub use reunion_model::{Reason, limits};
+pub use secret::Secret;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;

@@ -199,6 +199,7 @@ pub const KEYS: &[Key] = &[
     key("channels.<name>.attempts_max", Integer(1, 100), Default("5"), "How often a task is tried before it counts as failed."),
     key("channels.<name>.retry_secs", Integer(1, 86_400), Default("30"), "The delay before a second try where the channel names none; it doubles with each further one."),
     key("channels.<name>.retry_secs_max", Integer(1, 7 * 86_400), Default("3600"), "The longest delay between two tries."),
+    key("channels.<name>.per_day_max", Integer(1, COUNT_MAX), Optional, "Tasks that the channel is given on one day at most, of all campaigns; the others wait for the next day. Without it there is no limit."),
     key("channels.<name>.with", With, Default("{}"), "The plugin's own keys: `reunion plugins show file` lists them."),
 
     key("pipelines", Map(NameRule::Component), Default("{}"), "What runs together, and when."),

@@ -380,6 +380,8 @@ pub struct Channel {
     pub retry_secs: u64,
     /// The longest delay between two tries.
     pub retry_secs_max: u64,
+    /// Tasks that it is given on one day at most.
+    pub per_day_max: Option<usize>,
     /// The plugin's own keys are read with [`super::Config::with_values`].
     #[serde(rename = "with")]
     _with: de::IgnoredAny,

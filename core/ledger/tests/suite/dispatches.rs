@@ -6,7 +6,7 @@ use reunion_model::{TaskId, TaskState, Verdict};
 use crate::common::*;
 
 fn receipt(task_id: TaskId, verdict: Verdict) -> Receipt {
-    let retry_after_ms = (verdict == Verdict::NotSent).then_some(2_000);
+    let retry_after_ms = verdict.is_put_off().then_some(2_000);
     Receipt { task_id, verdict, retry_after_ms, code: Some("7".into()), message: None }
 }
 
@@ -238,6 +238,32 @@ pub async fn too_many_attempts_end_a_task(world: World) {
     }
     let task = ledger.task(task_id(1, 1, 1)).await.unwrap().unwrap().task;
     assert_eq!((task.state, task.code.as_deref(), task.attempts), (TaskState::Rejected, Some("attempts_max"), 2));
+}
+
+pub async fn a_busy_channel_costs_no_attempt(world: World) {
+    let ledger = world.open().await;
+    let lease = begin(&ledger).await;
+    plan(&ledger, &lease, vec![task(&world, 1), task(&world, 2)]).await;
+    let mut now = T0;
+    for _ in 1..=4 {
+        let group = only_group(&ledger, now).await;
+        let dispatch = claim(&ledger, "store-list", &group, now, 100).await.unwrap();
+        assert_eq!(ledger.given_since("store-list", T0).await.unwrap(), 2, "both are under way");
+        let receipts = [1, 2].map(|n| receipt(task_id(n, 1, 1), Verdict::Busy));
+        ledger.record_receipts(dispatch.dispatch_id, &receipts, 2, now).await.unwrap();
+        close(&ledger, dispatch.dispatch_id, None, now).await;
+        assert_eq!(ledger.due("store-list", now).await.unwrap().next_us, Some(now + 2 * SECOND), "after the receipt's delay");
+        now += 10 * SECOND;
+    }
+    let task = ledger.task(task_id(1, 1, 1)).await.unwrap().unwrap().task;
+    assert_eq!((task.state, task.attempts), (TaskState::NotSent, 0));
+    assert_eq!(ledger.given_since("store-list", T0).await.unwrap(), 0, "it took none of them");
+    let group = only_group(&ledger, now).await;
+    let dispatch = claim(&ledger, "store-list", &group, now, 1).await.unwrap();
+    ledger.record_receipts(dispatch.dispatch_id, &[receipt(dispatch.tasks[0].task_id, Verdict::Accepted)], 2, now).await.unwrap();
+    assert_eq!(ledger.given_since("store-list", now).await.unwrap(), 1);
+    assert_eq!(ledger.given_since("store-list", now + 1).await.unwrap(), 0);
+    assert_eq!(ledger.given_since("another", T0).await.unwrap(), 0);
 }
 
 pub async fn a_lost_dispatch_takes_no_receipts(world: World) {

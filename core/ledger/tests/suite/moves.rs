@@ -55,6 +55,7 @@ impl Model {
                 *self = Self { state: Sending, requeued: false, attempts: self.attempts + 1, is_dispatch_open: true };
             }
             Act::Receipt(verdict) if self.is_dispatch_open && self.state == Sending => {
+                self.attempts -= u32::from(verdict == Verdict::Busy);
                 self.state = match verdict {
                     Verdict::NotSent if self.attempts >= ATTEMPTS_MAX => Rejected,
                     verdict => verdict.state(),

@@ -41,7 +41,7 @@ impl Channel for Dummy {
                 "properties": {
                     "verdicts": {
                         "type": "array",
-                        "items": {"enum": ["accepted", "delivered", "rejected", "not_sent", "unknown"]},
+                        "items": {"enum": ["accepted", "delivered", "rejected", "not_sent", "busy", "unknown"]},
                         "default": ["accepted"],
                         "description": "the verdicts that the tasks get in turn; delivered breaks the contract"
                     },
@@ -113,7 +113,8 @@ fn receipts(config: &Config, ids: &StringArray, rows: std::ops::Range<usize>) ->
         match config.verdicts[row % config.verdicts.len().max(1)] {
             Verdict::Accepted => receipts.accepted(id),
             Verdict::Rejected => receipts.rejected(id, Some("40003"), "no such clerk"),
-            Verdict::NotSent => receipts.not_sent(id, 500, None, "busy"),
+            Verdict::NotSent => receipts.not_sent(id, 500, None, "the clerk is away"),
+            Verdict::Busy => receipts.busy(id, 500, None, "at its limit"),
             Verdict::Unknown => receipts.unknown(id, None, "the line broke"),
             // No receipt can say delivered; a wrong one is made by hand, for the host to refuse.
             Verdict::Delivered => receipts.rejected("delivered", None, "not a task"),

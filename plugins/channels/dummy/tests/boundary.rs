@@ -83,6 +83,7 @@ fn as_batch(receipts: &[Receipt]) -> RecordBatch {
             Verdict::Accepted => builder.accepted(&task),
             Verdict::Rejected => builder.rejected(&task, code.as_deref(), message),
             Verdict::NotSent => builder.not_sent(&task, retry_after_ms.unwrap(), code.as_deref(), message),
+            Verdict::Busy => builder.busy(&task, retry_after_ms.unwrap(), code.as_deref(), message),
             Verdict::Unknown => builder.unknown(&task, code.as_deref(), message),
             Verdict::Delivered => panic!("no receipt says delivered"),
         }
@@ -92,7 +93,7 @@ fn as_batch(receipts: &[Receipt]) -> RecordBatch {
 
 #[test]
 fn receipts_are_the_same_on_both_sides() {
-    let mixed = json!({"verdicts": ["accepted", "rejected", "not_sent", "unknown"], "batch_rows": 7});
+    let mixed = json!({"verdicts": ["accepted", "rejected", "not_sent", "busy", "unknown"], "batch_rows": 7});
     for (config, count) in [(json!({}), 0), (json!({}), 1), (mixed, 50), (json!({"batch_rows": 100_000}), 100_000)] {
         let (receipts, unanswered, error) = push_library(&config, count);
         assert_eq!((unanswered, error), (vec![], None));
