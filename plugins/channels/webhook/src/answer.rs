@@ -47,6 +47,9 @@ pub enum Word {
     Silent,
 }
 
+/// Characters of a code, and of a message.
+const CODE_CHARS_MAX: usize = 64;
+const MESSAGE_CHARS_MAX: usize = 500;
 /// Where a receiver takes a task later and does not say when.
 const NOT_SENT_DELAY: Duration = Duration::from_secs(60);
 
@@ -100,9 +103,12 @@ fn holds_receipts(body: &[u8]) -> bool {
 
 impl Receipt {
     fn word(self) -> Word {
-        let code = self.code.map(|code| code.as_str().map_or_else(|| code.to_string(), str::to_owned));
-        let message =
-            self.message.unwrap_or_else(|| format!("the receiver says {}", self.verdict.replace(|c: char| !c.is_ascii_lowercase(), "_")));
+        let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let code = self.code.map(|code| cut(code.as_str().unwrap_or(&code.to_string()), CODE_CHARS_MAX));
+        let message = match &self.message {
+            Some(message) => cut(message, MESSAGE_CHARS_MAX),
+            None => format!("the receiver says {}", self.verdict),
+        };
         match self.verdict.as_str() {
             "accepted" => Word::Accepted,
             "rejected" => Word::Rejected(code, message),
@@ -115,6 +121,7 @@ impl Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer { status, retry_after: Some(Duration::from_secs(7)), body: body.into() }
@@ -155,6 +162,13 @@ mod tests {
             Word::NotSent(NOT_SENT_DELAY, None, "the receiver says not_sent".into()),
         ];
         assert_eq!(words, Meaning::Words(expected.into()));
+    }
+
+    #[test]
+    fn what_the_receiver_writes_is_cut() {
+        let body = json!({"receipts": [{"task_id": "a", "verdict": "rejected", "code": "c".repeat(900), "message": "长".repeat(900)}]});
+        let expected = Word::Rejected(Some("c".repeat(CODE_CHARS_MAX)), "长".repeat(MESSAGE_CHARS_MAX));
+        assert_eq!(answer(200, &body.to_string()).meaning(&["a"], false), Meaning::Words(vec![expected]));
     }
 
     #[test]

@@ -147,11 +147,14 @@ impl Delivery {
 
     /// Makes a request until its tasks have their fates.
     fn deliver<'a>(&'a self, rows: Range<usize>, tell: &'a mpsc::Sender<Told>) -> BoxFuture<'a, ()> {
-        let until = Instant::now() + self.receiver.config.retry_window;
         async move {
-            let mut failures = 0;
+            let (mut failures, mut first_failed) = (0, None);
             let fates = loop {
-                match self.request(&rows, until).await {
+                // To wait for one's turn is no failure.
+                let until = first_failed.unwrap_or_else(Instant::now) + self.receiver.config.retry_window;
+                let step = self.request(&rows, until).await;
+                first_failed = first_failed.or_else(|| Some(Instant::now()));
+                match step {
                     Step::Done(fates) => break fates,
                     Step::Paused => {}
                     Step::Halved => {

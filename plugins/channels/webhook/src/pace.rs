@@ -106,7 +106,8 @@ impl Pause {
             self.in_a_row += 1;
         }
         let delay = match at_least {
-            Some(delay) => delay + jitter(delay.min(JITTER_OF_MAX) / 10),
+            // A receiver that says "now" is not asked again and again without a breath.
+            Some(delay) => (delay + jitter(delay.min(JITTER_OF_MAX) / 10)).max(backoff(self.in_a_row) / 8),
             None => backoff(self.in_a_row),
         };
         self.until = self.until.max(now + delay);
@@ -176,7 +177,8 @@ mod tests {
         let mut pause = Pause::none(now);
         (0..8).for_each(|_| pause.extend(now, None, busy()));
         assert_eq!(pause.in_a_row, 1);
-        pause.extend(pause.until, None, busy());
+        pause.extend(pause.until, Some(Duration::ZERO), busy());
         assert_eq!(pause.in_a_row, 2);
+        assert!(pause.until > now + BACKOFF_MIN / 2, "a little longer than nothing");
     }
 }
