@@ -77,6 +77,8 @@ reasons! {
     RowTooLong = "row_too_long": "the row is longer than row_bytes_max; look for a quote that is never closed",
     /// The file ends inside a quoted cell.
     RowTruncated = "row_truncated": "the file ends inside this row; it was cut off while being written or copied",
+    /// A number of the row lost digits before it was read.
+    RowDigitsLost = "row_digits_lost": "a number in the row has lost digits, as spreadsheets do to long ones; keep that column as text and fill it in again",
     /// A returned work list that is none.
     ReturnUnreadable = "return_unreadable": "the returned file has no columns task_id and result; return the work list itself, saved as CSV",
     /// A returned row that names no task.

@@ -18,6 +18,9 @@ pub struct Config {
     /// What the files are.
     #[serde(default)]
     pub format: Format,
+    /// The sheet of a workbook that is read; by default the first visible one that holds anything.
+    #[serde(default)]
+    pub sheet: Option<String>,
     /// Between two cells; by default what the format says.
     #[serde(default)]
     pub delimiter: Option<String>,
@@ -51,13 +54,21 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// TSV for `.tsv` and `.tab`, else CSV.
+    /// What its first bytes say; of text, what its name says.
     #[default]
     Auto,
     /// Cells with commas between them.
     Csv,
     /// Cells with tabs between them.
     Tsv,
+    /// A workbook of Excel 2007 or later.
+    Xlsx,
+    /// A workbook of Excel 97 to 2003.
+    Xls,
+    /// A Parquet file.
+    Parquet,
+    /// A table of dBASE or FoxPro.
+    Dbf,
 }
 
 /// Where the names of the columns stand.
@@ -128,6 +139,9 @@ impl Config {
         if self.columns.len() > reunion_sdk::limits::COLUMNS_MAX {
             return wrong("columns", format!("`columns` has more than {} names", reunion_sdk::limits::COLUMNS_MAX));
         }
+        if self.sheet.as_deref().is_some_and(str::is_empty) {
+            return wrong("sheet", "`sheet` is empty: it is the name of a sheet, as its tab shows it".into());
+        }
         if self.settle_secs > SETTLE_SECS_MAX {
             return wrong("settle_secs", format!("`settle_secs` is at most {SETTLE_SECS_MAX}, a day, and {} is not", self.settle_secs));
         }
@@ -141,14 +155,16 @@ impl Config {
         Ok(())
     }
 
-    /// The byte between two cells of this file.
-    pub fn delimiter_of(&self, file: &Path) -> u8 {
+    /// The byte between two cells of this text, which starts with `start`.
+    pub fn delimiter_of(&self, file: &Path, start: &[u8]) -> u8 {
         if let Some(byte) = self.delimiter.as_ref().and_then(|text| text.bytes().next()) {
             return byte;
         }
         let extension = file.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         match (self.format, extension.as_deref()) {
             (Format::Tsv, _) | (Format::Auto, Some("tsv" | "tab")) => b'\t',
+            // What programs call a workbook and is text has tabs, most of the time.
+            (Format::Auto, Some("xls" | "xlsx")) if start.contains(&b'\t') => b'\t',
             _ => b',',
         }
     }
@@ -162,8 +178,11 @@ impl Config {
             "properties": {
                 "path": {
                     "format": "path","type": "string", "minLength": 1, "description": "a file, or a pattern with *, ?, [...] or **"},
-                "format": {"type": "string", "enum": ["auto", "csv", "tsv"], "default": "auto",
-                    "description": "auto: tsv for .tsv and .tab, else csv"},
+                "format": {"type": "string", "default": "auto",
+                    "enum": ["auto", "csv", "tsv", "xlsx", "xls", "parquet", "dbf"],
+                    "description": "auto: by the first bytes; a text is tsv for .tsv and .tab, else csv"},
+                "sheet": {"type": "string", "minLength": 1,
+                    "description": "the sheet of a workbook; by default the first visible one that holds anything"},
                 "delimiter": {"type": "string", "minLength": 1, "description": "one ASCII character; by default what the format says"},
                 "quotes": {"type": "boolean", "default": true, "description": "double quotes enclose cells"},
                 "encoding": {"type": "string", "default": "auto",
@@ -242,10 +261,12 @@ mod tests {
     fn only_the_path_is_needed() {
         let config = parse(json!({"path": "/in/a.csv"})).unwrap();
         assert_eq!((config.header, config.settle_secs, config.row_bytes_max), (Header::Auto, 5, 1 << 20));
-        assert_eq!(config.delimiter_of(Path::new("a.TSV")), b'\t');
-        assert_eq!(config.delimiter_of(Path::new("a.txt")), b',');
+        assert_eq!(config.delimiter_of(Path::new("a.TSV"), b""), b'\t');
+        assert_eq!(config.delimiter_of(Path::new("a.txt"), b"a\tb"), b',');
+        assert_eq!(config.delimiter_of(Path::new("a.xls"), b"a\tb"), b'\t');
+        assert_eq!(config.delimiter_of(Path::new("a.xls"), b"a,b"), b',');
         let config = parse(json!({"path": "a", "delimiter": "|", "encoding": "gbk", "header": 3})).unwrap();
-        assert_eq!((config.delimiter_of(Path::new("a.tsv")), config.header), (b'|', Header::Line(3)));
+        assert_eq!((config.delimiter_of(Path::new("a.tsv"), b""), config.header), (b'|', Header::Line(3)));
         assert_eq!(serde_json::from_value::<Config>(serde_json::to_value(&config).unwrap()).unwrap(), config);
     }
 
@@ -264,6 +285,7 @@ mod tests {
             of(json!({"header": "first"})),
             of(json!({"header": 0})),
             of(json!({"header": "none", "columns": ["a", "b", "a"]})),
+            of(json!({"sheet": ""})),
             of(json!({"settle_secs": 90_000})),
             of(json!({"done_marker": "x/done"})),
             of(json!({"row_bytes_max": 1})),
@@ -276,6 +298,7 @@ mod tests {
         invalid value: string "first", expected "auto", "none" or the number of the header's line
         header: invalid config: `header` is a line from 1 to 100, and 0 is not
         columns: invalid config: `columns` has "a" in place 3: each name is needed once and not empty
+        sheet: invalid config: `sheet` is empty: it is the name of a sheet, as its tab shows it
         settle_secs: invalid config: `settle_secs` is at most 86400, a day, and 90000 is not
         done_marker: invalid config: `done_marker` is the end of a file's name, such as ".done"
         row_bytes_max: invalid config: `row_bytes_max` is from 64 to 16777216, and 1 is not

@@ -1,11 +1,20 @@
-//! Source plugin `file`: members out of CSV and TSV files.
+//! Source plugin `file`: members out of text, workbooks, Parquet and dBASE files.
 //!
-//! [`listing`] finds the files and waits until they are still, [`text`] reads one of them, and
-//! [`pull`] reads all of them in order, with resume states.
+//! [`listing`] finds the files and waits until they are still; [`format`](mod@format) tells what each of
+//! them is; [`text`], [`sheet`], [`parquet`] and [`dbf`] make a [`table`] of it; and [`pull`] reads all of
+//! them in order, with resume states.
 
+mod chunk;
 mod config;
+mod dbf;
+mod format;
+mod header;
 mod listing;
+mod number;
+mod parquet;
 mod pull;
+mod sheet;
+mod table;
 mod text;
 
 use std::sync::Arc;
@@ -32,7 +41,7 @@ impl Source for FileSource {
             version: env!("CARGO_PKG_VERSION").into(),
             abi: reunion_sdk::ABI_VERSION,
             kind: PluginKind::Source,
-            summary: "Reads members out of CSV and TSV files.".into(),
+            summary: "Reads members out of CSV, Excel, Parquet and dBASE files.".into(),
             config_schema: Config::schema(),
             sample: include_str!("../sample.toml").into(),
             capabilities: Capabilities { modes: vec!["snapshot".into(), "incremental".into()], ..Capabilities::default() },
@@ -52,12 +61,12 @@ impl Source for FileSource {
             find(FindingLevel::Warning, "no file matches `path`".to_owned());
         }
         let columns = pull::columns(call, &entries, &self.config)?;
-        if !entries.is_empty() && columns.is_empty() {
+        if !entries.is_empty() && columns.fields().is_empty() {
             find(FindingLevel::Warning, "there is nothing in the files".to_owned());
         }
         for entry in &entries {
-            for extra in pull::extra_columns(call, entry, &self.config, &columns)? {
-                find(FindingLevel::Warning, format!("{}: the column {extra:?} is not in the first file, and is not read", entry.name));
+            for passed_over in pull::passed_over(call, entry, &self.config, &columns)? {
+                find(FindingLevel::Warning, format!("{}: {passed_over}", entry.name));
             }
         }
         Ok(findings)
@@ -65,7 +74,7 @@ impl Source for FileSource {
 
     fn schema(&self, call: &Call) -> Result<SchemaRef, PluginError> {
         let entries = listing::list_when_still(call, &self.config)?;
-        Ok(pull::schema(&pull::columns(call, &entries, &self.config)?))
+        pull::columns(call, &entries, &self.config)
     }
 
     fn read(&self, call: &Call, request: ReadRequest, state: Option<Value>) -> Result<Items, PluginError> {

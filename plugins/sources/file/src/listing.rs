@@ -1,10 +1,12 @@
 //! Which files there are, and whether they may be read yet.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::io;
+use std::error::Error;
+use std::fs::{File, Metadata};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glob::MatchOptions;
@@ -76,10 +78,47 @@ pub fn read_error(name: &str, error: &io::Error) -> PluginError {
     }
 }
 
+/// What the system said, beneath an error of a library.
+pub fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    let shared = error.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+    shared.or_else(|| error.downcast_ref()).or_else(|| io_error(error.source()?))
+}
+
 fn is_a_folder(name: &str) -> PluginError {
     PluginError::new(ErrorClass::InvalidData, format!("{name} is a folder, not a file"))
         .hint(format!("to read the files in it, write {name}/*.csv"))
         .key("path")
+}
+
+/// A file that yields no more once its call is to stop.
+pub struct Watched {
+    file: BufReader<File>,
+    call: Call,
+}
+
+impl Watched {
+    /// This file. Its place is that of all other handles on it, so that each reader seeks first.
+    ///
+    /// # Errors
+    /// Where the system has no more handles.
+    pub fn new(file: &File, call: &Call, name: &str) -> Result<Self, PluginError> {
+        let mut file = file.try_clone().map_err(|error| read_error(name, &error))?;
+        file.seek(SeekFrom::Start(0)).map_err(|error| read_error(name, &error))?;
+        Ok(Self { file: BufReader::with_capacity(64 << 10, file), call: call.clone() })
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.call.check().map_err(io::Error::other)?;
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Watched {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 /// The files that the config names, by path in ascending order. Of a pattern there may be none.

@@ -5,16 +5,16 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
-use reunion_sdk::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use reunion_sdk::arrow::datatypes::{Field, Schema, SchemaRef};
 use reunion_sdk::{Call, ErrorClass, Item, PluginError, ReadMode, ReadRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::Config;
+use crate::format;
 use crate::listing::{self, Entry, FILES_MAX, Stat, read_error};
-use crate::text::layout::{self, Layout};
-use crate::text::reader::{Chunk, FileReader, Table};
+use crate::table::{Chunk, Place, Projection, Rows, Table, text_field};
 
 /// How much is done at once.
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +62,27 @@ struct State {
 struct At {
     /// So many files were read whole.
     files: usize,
-    /// The byte of the next file at which its next row starts; 0 where it was not begun.
+    /// So many bytes of the next file are in the digest; 0 where it was not begun.
     offset: u64,
-    /// The line at which that row starts.
+    /// The row of that file that comes next, as its format counts.
     line: u64,
     /// A hash of all that was read: the config, and of each file its name, size, time and bytes.
     digest: String,
+}
+
+/// A file that was looked at.
+struct Looked {
+    entry: Entry,
+    /// To see whether it changes.
+    file: File,
+    /// None where there is nothing in it.
+    table: Option<Box<dyn Table>>,
+}
+
+/// A file that is read.
+struct Reading {
+    file: File,
+    rows: Box<dyn Rows>,
 }
 
 /// A running read: a stream of items.
@@ -78,14 +93,15 @@ pub struct Pull {
     mode: ReadMode,
     done: Vec<String>,
     entries: Vec<Entry>,
-    columns: Vec<String>,
     schema: SchemaRef,
     digest: Xxh3,
+    /// The file that was looked at for its columns.
+    first: Option<Looked>,
     /// The file that is read, or comes next.
     index: usize,
-    reader: Option<FileReader>,
+    reading: Option<Reading>,
     /// Where in that file to go on, once.
-    resume: Option<(u64, u64)>,
+    resume: Option<Place>,
     rows_since_state: usize,
     bytes_since_state: usize,
     queue: VecDeque<Item>,
@@ -101,7 +117,7 @@ impl Pull {
     pub fn begin(call: Call, config: Arc<Config>, pace: Pace, request: ReadRequest, state: Option<Value>) -> Result<Self, PluginError> {
         let state = state.and_then(read_state);
         let all = listing::list_when_still(&call, &config)?;
-        let columns = columns(&call, &all, &config)?;
+        let first = first(&call, &all, &config, pace)?;
         let is_incremental = request.mode == ReadMode::Incremental;
         let earlier = state.as_ref().filter(|_| is_incremental).map(|state| {
             let read = if request.resume { &[][..] } else { &state.read };
@@ -114,8 +130,8 @@ impl Pull {
         let at = state.filter(|_| request.resume).map(|state| state.at);
         let verified = at.as_ref().map(|at| verify(&call, &config, request.mode, &entries, at)).transpose()?.flatten();
         let mut pull = Self {
-            schema: schema(&columns),
-            columns,
+            schema: schema(first.as_ref(), &config),
+            first,
             digest: start_digest(&config, request.mode),
             mode: request.mode,
             call,
@@ -124,7 +140,7 @@ impl Pull {
             done,
             entries,
             index: 0,
-            reader: None,
+            reading: None,
             resume: None,
             rows_since_state: 0,
             bytes_since_state: 0,
@@ -134,7 +150,7 @@ impl Pull {
         if let (Some(digest), Some(at)) = (verified, at) {
             pull.digest = digest;
             pull.index = at.files;
-            pull.resume = (at.offset > 0).then_some((at.offset, at.line));
+            pull.resume = (at.offset > 0).then_some(Place { bytes: at.offset, row: at.line });
         }
         Ok(pull)
     }
@@ -143,8 +159,8 @@ impl Pull {
     fn advance(&mut self) -> Result<(), PluginError> {
         while self.queue.is_empty() {
             self.call.check()?;
-            match self.reader.take() {
-                Some(reader) => self.read_on(reader)?,
+            match self.reading.take() {
+                Some(reading) => self.read_on(reading)?,
                 None if self.index < self.entries.len() => self.open()?,
                 None => self.finish()?,
             }
@@ -154,36 +170,39 @@ impl Pull {
 
     fn open(&mut self) -> Result<(), PluginError> {
         let entry = &self.entries[self.index];
-        let failed = |error| read_error(&entry.name, &error);
-        let mut file = File::open(&entry.path).map_err(failed)?;
+        let looked = self.first.take().filter(|first| first.entry == *entry);
+        let Looked { mut file, table, .. } = match looked {
+            Some(looked) => looked,
+            None => look_at(&self.call, entry, &self.config, self.pace)?,
+        };
         refuse_changed(entry, &file)?;
-        let Some(layout) = layout::find(&self.call, &mut file, entry, &self.config)? else {
+        let Some(table) = table else {
             digest_entry(&mut self.digest, entry);
             digest_bytes(&self.call, &mut self.digest, &mut file, entry, entry.stat.size)?;
             return self.end_file();
         };
-        let (places, extra) = map_columns(&self.columns, &layout, entry)?;
+        let (places, extra) = map_columns(&self.schema, table.fields(), entry)?;
         if !extra.is_empty() {
             tracing::warn!(file = entry.name, columns = extra.join(", "), "columns that the first file lacks are not read");
+        }
+        for notice in table.notices() {
+            tracing::warn!(file = entry.name, "{notice}");
         }
         let from = self.resume.take();
         if from.is_none() {
             digest_entry(&mut self.digest, entry);
-            digest_bytes(&self.call, &mut self.digest, &mut file, entry, layout.offset)?;
+            digest_bytes(&self.call, &mut self.digest, &mut file, entry, table.start().bytes)?;
         }
-        let from = from.unwrap_or((layout.offset, layout.line));
-        tracing::debug!(file = entry.name, encoding = layout.encoding.name(), line = from.1, "reading");
-        let table = Table { layout, schema: Arc::clone(&self.schema), places };
-        let reader =
-            FileReader::new(file, entry.name.clone(), Arc::clone(&self.config), table, from, self.pace.chunk_bytes).map_err(failed)?;
-        self.reader = Some(reader);
+        let from = from.unwrap_or(table.start());
+        let rows = table.rows(Projection { schema: Arc::clone(&self.schema), places }, from)?;
+        self.reading = Some(Reading { file, rows });
         Ok(())
     }
 
-    fn read_on(&mut self, mut reader: FileReader) -> Result<(), PluginError> {
+    fn read_on(&mut self, mut reading: Reading) -> Result<(), PluginError> {
         let entry = &self.entries[self.index];
-        let Some(chunk) = reader.next_chunk(&mut self.digest).map_err(|error| read_error(&entry.name, &error))? else {
-            refuse_changed(entry, reader.file())?;
+        let Some(chunk) = reading.rows.next_chunk(&mut self.digest)? else {
+            refuse_changed(entry, &reading.file)?;
             return self.end_file();
         };
         let Chunk { batches, rejected, rows, bytes } = chunk;
@@ -191,10 +210,10 @@ impl Pull {
         self.rows_since_state += rows;
         self.bytes_since_state += bytes;
         let is_due = self.rows_since_state >= self.pace.state_rows || self.bytes_since_state >= self.pace.state_bytes;
-        if let Some((offset, line)) = reader.place().filter(|_| is_due) {
-            self.push_state(offset, line, Vec::new())?;
+        if let Some(Place { bytes, row }) = reading.rows.place().filter(|_| is_due) {
+            self.push_state(bytes, row, Vec::new())?;
         }
-        self.reader = Some(reader);
+        self.reading = Some(reading);
         Ok(())
     }
 
@@ -249,48 +268,68 @@ impl Iterator for Pull {
     }
 }
 
-/// The columns of a source: those of its first file that has any.
-///
-/// # Errors
-/// Where that file cannot be read.
-pub fn columns(call: &Call, entries: &[Entry], config: &Config) -> Result<Vec<String>, PluginError> {
+/// The first file that has columns: they are those of the source.
+fn first(call: &Call, entries: &[Entry], config: &Arc<Config>, pace: Pace) -> Result<Option<Looked>, PluginError> {
     for entry in entries {
-        if let Some(layout) = look_at(call, entry, config)? {
-            return Ok(layout.names);
+        let looked = look_at(call, entry, config, pace)?;
+        if looked.table.is_some() {
+            return Ok(Some(looked));
         }
     }
-    Ok(config.columns.clone())
+    Ok(None)
 }
 
-/// The columns as Arrow has them: text, and any value may be missing.
-pub fn schema(columns: &[String]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()))
+fn schema(first: Option<&Looked>, config: &Config) -> SchemaRef {
+    let declared = || config.columns.iter().map(|name| text_field(name)).collect();
+    let table = first.and_then(|first| first.table.as_ref());
+    Arc::new(Schema::new(table.map_or_else(declared, |table| table.fields().to_vec())))
 }
 
-/// The columns that this file has beside those of the source.
+/// The columns of a source, any value of which may be missing.
+///
+/// # Errors
+/// Where the first file cannot be read.
+pub fn columns(call: &Call, entries: &[Entry], config: &Arc<Config>) -> Result<SchemaRef, PluginError> {
+    Ok(schema(first(call, entries, config, Pace::default())?.as_ref(), config))
+}
+
+/// What of this file is not read.
 ///
 /// # Errors
 /// Where it cannot be read, or lacks one of the source's columns.
-pub fn extra_columns(call: &Call, entry: &Entry, config: &Config, columns: &[String]) -> Result<Vec<String>, PluginError> {
-    look_at(call, entry, config)?.map_or(Ok(Vec::new()), |layout| Ok(map_columns(columns, &layout, entry)?.1))
+pub fn passed_over(call: &Call, entry: &Entry, config: &Arc<Config>, columns: &Schema) -> Result<Vec<String>, PluginError> {
+    let Some(table) = look_at(call, entry, config, Pace::default())?.table else { return Ok(Vec::new()) };
+    let (_, extra) = map_columns(columns, table.fields(), entry)?;
+    let extra = extra.iter().map(|extra| format!("the column {extra:?} is not in the first file, and is not read"));
+    Ok(extra.chain(table.notices().iter().cloned()).collect())
 }
 
-fn look_at(call: &Call, entry: &Entry, config: &Config) -> Result<Option<Layout>, PluginError> {
+fn look_at(call: &Call, entry: &Entry, config: &Arc<Config>, pace: Pace) -> Result<Looked, PluginError> {
     call.check()?;
-    let mut file = File::open(&entry.path).map_err(|error| read_error(&entry.name, &error))?;
-    layout::find(call, &mut file, entry, config)
+    let failed = |error| read_error(&entry.name, &error);
+    let file = File::open(&entry.path).map_err(failed)?;
+    let table = format::open(call, file.try_clone().map_err(failed)?, entry, config, pace.chunk_bytes)?;
+    Ok(Looked { entry: entry.clone(), file, table })
 }
 
 /// Where in this file's rows the source's columns stand, and the names of the others.
-fn map_columns(columns: &[String], layout: &Layout, entry: &Entry) -> Result<(Vec<usize>, Vec<String>), PluginError> {
-    let place = |name: &String| {
-        layout.names.iter().position(|other| other == name).ok_or_else(|| {
+fn map_columns(columns: &Schema, fields: &[Field], entry: &Entry) -> Result<(Vec<usize>, Vec<String>), PluginError> {
+    let error = |message: String, hint: &str| PluginError::new(ErrorClass::InvalidData, message).hint(hint);
+    let place = |column: &Arc<Field>| {
+        let name = column.name();
+        let place = fields.iter().position(|field| field.name() == name).ok_or_else(|| {
             let message = format!("{} has no column {name:?}, which the first file has", entry.name);
-            PluginError::new(ErrorClass::InvalidData, message).hint("give all files of `path` the same columns, in any order")
-        })
+            error(message, "give all files of `path` the same columns, in any order")
+        })?;
+        let (expected, found) = (column.data_type(), fields[place].data_type());
+        if expected != found {
+            let message = format!("the column {name:?} is {found} in {}, and {expected} in the first file", entry.name);
+            return Err(error(message, "give a column the same type in all files of `path`"));
+        }
+        Ok(place)
     };
-    let places = columns.iter().map(place).collect::<Result<Vec<_>, _>>()?;
-    let extra = layout.names.iter().filter(|name| !columns.contains(name)).cloned().collect();
+    let places = columns.fields().iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    let extra = fields.iter().map(Field::name).filter(|name| columns.column_with_name(name).is_none()).cloned().collect();
     Ok((places, extra))
 }
 

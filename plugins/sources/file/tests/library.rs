@@ -8,6 +8,7 @@ use reunion_sdk::arrow::array::RecordBatch;
 use reunion_sdk::arrow::compute::concat_batches;
 use reunion_sdk::{Call, ErrorClass, Item, PluginKind, ReadMode, ReadRequest, Source};
 use reunion_source_file::FileSource;
+use rust_xlsxwriter::Workbook;
 use serde_json::{Value, json};
 
 /// Cargo puts the library that it builds with this test beside the test.
@@ -50,18 +51,22 @@ fn the_library_reads_what_the_trait_reads() {
     let rows: String = (0..100_000).map(|row| format!("C{row:06},139000012{:02},张三\n", row % 100)).collect();
     fs::write(folder.path().join("a.csv"), format!("card,phone,name\n{rows}short\n")).unwrap();
     fs::write(folder.path().join("b.csv"), encoding_rs::GB18030.encode("phone,name,card\n13900001201,李四,D1\n").0).unwrap();
-    let config = json!({"path": folder.path().join("*.csv"), "settle_secs": 0});
+    let mut workbook = Workbook::new();
+    let sheet = workbook.add_worksheet();
+    sheet.write_row_matrix(0, 0, [["phone", "name", "card"], ["13900001202", "王五", "E1"]]).unwrap();
+    workbook.save(folder.path().join("c.xlsx")).unwrap();
+    let config = json!({"path": folder.path().join("*"), "settle_secs": 0});
     let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
     let items = through_library(&config, &request, None);
     let state = items.iter().find_map(|item| if let Item::State(state) = item { Some(state.clone()) } else { None }).unwrap();
     let found = sorted(items);
-    assert_eq!((found.0.num_rows(), found.1.len()), (100_001, 1));
+    assert_eq!((found.0.num_rows(), found.1.len()), (100_002, 1));
     assert_eq!(found, sorted(through_trait(&config, request, None)));
 
     let request = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
     let rest = sorted(through_library(&config, &request, Some(&state)));
     assert_eq!(rest.2[0], Item::Begin { resumed: true });
-    assert!(rest.0.num_rows() < 100_001);
+    assert!(rest.0.num_rows() < 100_002);
     assert_eq!(rest, sorted(through_trait(&config, request, Some(state))));
 }
 

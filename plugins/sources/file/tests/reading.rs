@@ -1,91 +1,22 @@
 //! The plugin as the host sees it: files in, items out.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use common::{Pulled, begin, error, lines, pull, read_with, snapshot, source, write};
 use proptest::prelude::*;
-use reunion_sdk::arrow::array::AsArray;
 use reunion_sdk::testing::TestCall;
-use reunion_sdk::{Call, ErrorClass, Item, Items, PluginError, ReadMode, ReadRequest, Source, limits};
+use reunion_sdk::{Call, ErrorClass, Item, ReadMode, ReadRequest, Source};
 use reunion_source_file::FileSource;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-
-fn source(folder: &TempDir, path: &str, with: Value) -> FileSource {
-    let mut table = json!({"path": folder.path().join(path), "settle_secs": 0});
-    table.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
-    FileSource::create("till", serde_json::from_value(table).unwrap()).unwrap()
-}
-
-fn write(folder: &TempDir, name: &str, bytes: impl AsRef<[u8]>) {
-    fs::write(folder.path().join(name), bytes).unwrap();
-}
+use serde_json::json;
 
 fn set_time(path: &Path, unix_secs: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_secs);
     fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
-}
-
-/// What a read gave, rows as their cells.
-#[derive(Debug, Default, Clone, PartialEq)]
-struct Pulled {
-    resumed: bool,
-    columns: Vec<String>,
-    rows: Vec<Vec<Option<String>>>,
-    rejected: Vec<String>,
-    state: Option<Value>,
-    as_of_us: Option<i64>,
-    ended: bool,
-}
-
-impl Pulled {
-    fn add(&mut self, item: Item) {
-        assert!(!self.ended);
-        match item {
-            Item::Begin { resumed } => self.resumed = resumed,
-            Item::Batch(batch) => {
-                assert!(batch.num_rows() <= limits::BATCH_ROWS_MAX && batch.num_rows() > 0);
-                self.columns = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-                let cell = |column: usize, row: usize| {
-                    batch.column(column).as_string_opt::<i32>().unwrap().iter().nth(row).unwrap().map(str::to_owned)
-                };
-                if batch.num_rows() > 1000 {
-                    self.rows.extend((0..batch.num_rows()).map(|_| Vec::new()));
-                } else {
-                    self.rows.extend((0..batch.num_rows()).map(|row| (0..batch.num_columns()).map(|column| cell(column, row)).collect()));
-                }
-            }
-            Item::Rejected(batch) => {
-                let texts = |column: usize| batch.column(column).as_string::<i32>().iter().map(|text| text.unwrap().to_owned());
-                self.rejected.extend(texts(0).zip(texts(1)).map(|(location, reason)| format!("{location} {reason}")));
-            }
-            Item::State(state) => self.state = Some(state),
-            Item::End { as_of_us } => (self.ended, self.as_of_us) = (true, as_of_us),
-        }
-    }
-
-    fn ids(&self) -> String {
-        self.rows.iter().map(|row| row[0].as_deref().unwrap_or("-")).collect::<Vec<_>>().join(" ")
-    }
-}
-
-fn begin(source: &FileSource, mode: ReadMode, resume: bool, state: Option<Value>) -> Result<Items, PluginError> {
-    source.read(&Call::for_tests(), ReadRequest { mode, resume, overlap_secs: 0 }, state)
-}
-
-fn read_with(source: &FileSource, mode: ReadMode, resume: bool, state: Option<Value>) -> Result<Pulled, PluginError> {
-    let mut pulled = Pulled::default();
-    for item in begin(source, mode, resume, state)? {
-        pulled.add(item?);
-    }
-    assert!(pulled.ended);
-    Ok(pulled)
-}
-
-fn snapshot(source: &FileSource) -> Result<Pulled, PluginError> {
-    read_with(source, ReadMode::Snapshot, false, None)
 }
 
 #[test]
@@ -126,10 +57,9 @@ fn nothing_to_read_is_an_empty_source() {
     let pulled = snapshot(&source(&folder, "*.csv", json!({}))).unwrap();
     assert_eq!((pulled.rows.len(), pulled.as_of_us), (0, None));
     write(&folder, "a.csv", "phone\n");
-    let pulled = snapshot(&source(&folder, "a.csv", json!({}))).unwrap();
+    let pulled = pull(&folder, "a.csv", json!({}));
     assert_eq!((pulled.rows.len(), pulled.as_of_us.is_some()), (0, true));
-    let error = snapshot(&source(&folder, "gone.csv", json!({}))).expect_err("no file");
-    assert_eq!(error.class, ErrorClass::InvalidData);
+    assert!(error(&folder, "gone.csv", json!({})).starts_with("invalid data: "));
 }
 
 #[test]
@@ -246,13 +176,10 @@ fn config_decides_how_text_is_read() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder, "a.txt", "1|NULL|\"x\n2||y\n");
     let with = json!({"delimiter": "|", "quotes": false, "nulls": ["NULL"], "header": "none", "columns": ["id", "a", "b"]});
-    let pulled = snapshot(&source(&folder, "a.txt", with)).unwrap();
-    assert_eq!(pulled.rows[0], [Some("1".into()), None, Some("\"x".into())]);
-    assert_eq!(pulled.rows[1], [Some("2".into()), None, Some("y".into())]);
+    assert_eq!(lines(&pull(&folder, "a.txt", with)), ["1|-|\"x", "2|-|y"]);
     // The second byte of some characters of GBK is a vertical bar.
     write(&folder, "b.txt", encoding_rs::GB18030.encode("id|name\n1|髚\n2|张三\n").0);
-    let pulled = snapshot(&source(&folder, "b.txt", json!({"delimiter": "|"}))).unwrap();
-    assert_eq!(pulled.rows[0][1].as_deref(), Some("髚"));
+    assert_eq!(pull(&folder, "b.txt", json!({"delimiter": "|"})).rows[0][1].as_deref(), Some("髚"));
 }
 
 /// Cells that try a reader: quotes, delimiters, line ends, Chinese, invisible characters.
@@ -288,13 +215,13 @@ proptest! {
     }
 }
 
-/// Rows per second of a file of one's own: `BENCH_CSV=/path/to.csv cargo test --release -p
+/// Rows per second of a file of one's own: `BENCH_FILE=/path/to.csv cargo test --release -p
 /// reunion-source-file --test reading -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 #[expect(clippy::print_stdout, reason = "a measurement shows its figures")]
 fn speed() {
-    let path = std::env::var("BENCH_CSV").expect("BENCH_CSV names a file");
+    let path = std::env::var("BENCH_FILE").expect("BENCH_FILE names a file");
     let config = serde_json::from_value(json!({"path": path, "settle_secs": 0})).unwrap();
     let source = FileSource::create("bench", config).unwrap();
     for _ in 0..5 {

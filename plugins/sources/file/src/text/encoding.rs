@@ -120,19 +120,14 @@ fn judge(sample: &[u8], is_whole: bool) -> Encoding {
 
 /// What the first bytes of a file say that it is, where that is no text that can be read.
 pub fn foreign(start: &[u8]) -> Option<(&'static str, &'static str)> {
-    const SAVE: &str = "save it as \"CSV UTF-8\"";
     let text = start.trim_ascii_start();
     let begins = |tag: &[u8]| text.len() >= tag.len() && text[..tag.len()].eq_ignore_ascii_case(tag);
     if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) {
-        Some(("text in UTF-16 (\"Unicode text\" in Excel)", SAVE))
-    } else if start.starts_with(b"PK\x03\x04") {
-        Some(("an Excel workbook (.xlsx) or a zip archive", SAVE))
-    } else if start.starts_with(&[0xd0, 0xcf, 0x11, 0xe0]) {
-        Some(("an old Excel workbook (.xls)", SAVE))
+        Some(("text in UTF-16 (\"Unicode text\" in Excel)", "save it as \"CSV UTF-8\""))
     } else if start.starts_with(&[0x1f, 0x8b]) {
         Some(("compressed by gzip", "unpack it first"))
     } else if begins(b"<html") || begins(b"<!doctype") || begins(b"<?xml") || begins(b"<table") {
-        Some(("a web page or XML", "open it in a spreadsheet program and save it as \"CSV UTF-8\""))
+        Some(("a web page or XML", "open it in a spreadsheet program and save it as .xlsx or \"CSV UTF-8\""))
     } else {
         None
     }
@@ -211,7 +206,7 @@ mod tests {
     #[test]
     fn other_formats_are_named() {
         assert!(foreign(b"\xff\xfea\0").is_some());
-        assert!(foreign(b"PK\x03\x04").is_some());
+        assert!(foreign(b"\x1f\x8b").is_some());
         assert!(foreign(b" <HTML>").is_some());
         assert!(foreign("手机,姓名".as_bytes()).is_none());
         assert!(foreign(b"").is_none());

@@ -3,15 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-use reunion_sdk::{Call, ErrorClass, PluginError, limits};
+use reunion_sdk::{Call, ErrorClass, PluginError};
 
 use super::encoding::{self, Declared, Encoding};
 use super::scan::{Dialect, Scanned, Scanner, find_marks};
 use crate::config::{Config, Header};
+use crate::header::{self, Candidate, clean};
 use crate::listing::{Entry, read_error};
 
-/// Rows among which a header is looked for.
-const HEADER_ROWS: usize = 20;
 const SAMPLE_BYTES: usize = 256 << 10;
 
 /// How a file is to be read.
@@ -54,7 +53,7 @@ pub fn find(call: &Call, file: &mut File, entry: &Entry, config: &Config) -> Res
         }
     };
     let line_end = if memchr::memchr(b'\n', &sample).is_none() && memchr::memchr(b'\r', &sample).is_some() { b'\r' } else { b'\n' };
-    let dialect = Dialect { delimiter: config.delimiter_of(&entry.path), quote: config.quotes.then_some(b'"'), line_end };
+    let dialect = Dialect { delimiter: config.delimiter_of(&entry.path, &sample), quote: config.quotes.then_some(b'"'), line_end };
     let at = |names, lines: u64| {
         let bytes =
             if lines == 0 { 0 } else { memchr::memchr_iter(line_end, &sample).nth(lines as usize - 1).map_or(sample.len(), |at| at + 1) };
@@ -64,15 +63,14 @@ pub fn find(call: &Call, file: &mut File, entry: &Entry, config: &Config) -> Res
         return Ok(Some(at(config.columns.clone(), 0)));
     }
     let rows = first_rows(&sample, is_whole, encoding, dialect, config);
-    let header = pick(&rows, config.header).map_err(|message| {
-        let hint = "name the header's line with `header = 3`, or use header = \"none\" with `columns`";
-        PluginError::new(ErrorClass::InvalidData, format!("{}: {message}", entry.name)).hint(hint).key("header")
-    })?;
+    let header = header::pick(&rows, config.header, &entry.name)?;
+    let place = format!("{}:{}", entry.name, header.line);
     if header.is_damaged {
-        let message = format!("{}:{}: the header is not {}", entry.name, header.line, encoding.name());
+        let message = format!("{place}: the header is not {}", encoding.name());
         return Err(PluginError::new(ErrorClass::InvalidData, message).hint("declare the file's encoding").key("encoding"));
     }
-    let names = names(header, entry)?;
+    refuse_strange(header, &place)?;
+    let names = header::names(&header.cells, &place)?;
     let lines = header.line - 1 + header.lines;
     Ok(Some(at(names, lines)))
 }
@@ -101,42 +99,13 @@ fn sample(file: &mut File, entry: &Entry, config: &Config) -> Result<(Vec<u8>, b
     }
 }
 
-/// A row that may be the header.
-struct Candidate {
-    line: u64,
-    lines: u64,
-    cells: Vec<String>,
-    is_damaged: bool,
-}
-
-impl Candidate {
-    /// How many of its cells may be names: neither empty, nor a number or date, nor said before.
-    fn score(&self) -> usize {
-        let cells = self.cells.iter().enumerate();
-        cells.filter(|(at, cell)| !cell.is_empty() && !is_number(cell) && !self.cells[..*at].contains(cell)).count()
-    }
-
-    fn looks_like_data(&self) -> bool {
-        self.cells.iter().any(|cell| cell.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() >= 7))
-    }
-}
-
-/// Digits and the signs of numbers, dates and times alone.
-fn is_number(cell: &str) -> bool {
-    cell.bytes().any(|byte| byte.is_ascii_digit()) && cell.bytes().all(|byte| byte.is_ascii_digit() || b"+-.,:/ TZ'%".contains(&byte))
-}
-
 fn first_rows(sample: &[u8], is_whole: bool, encoding: Encoding, dialect: Dialect, config: &Config) -> Vec<Candidate> {
     let decoded = encoding::decode(sample, encoding, dialect.line_end, 1);
     let text = decoded.text.as_bytes();
     let (mut marks, mut rows, mut cells) = (Vec::new(), Vec::new(), Vec::new());
     find_marks(text, dialect, &mut marks);
     let mut scanner = Scanner::new(text, &marks, dialect, config.row_bytes_max, is_whole, 1);
-    let is_far = |line: u64, rows: &[Candidate]| match config.header {
-        Header::Line(header) => line > header,
-        _ => rows.len() == HEADER_ROWS,
-    };
-    while !is_far(scanner.line(), &rows) {
+    while !header::is_enough(&rows, scanner.line(), config.header) {
         cells.clear();
         match scanner.next_row(&mut cells) {
             Scanned::Row(row) => {
@@ -160,33 +129,9 @@ fn first_rows(sample: &[u8], is_whole: bool, encoding: Encoding, dialect: Dialec
     rows
 }
 
-/// A name without the spaces and invisible characters around it.
-fn clean(name: &str) -> String {
-    name.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}')).to_owned()
-}
-
-fn pick(rows: &[Candidate], header: Header) -> Result<&Candidate, String> {
-    if let Header::Line(line) = header {
-        return rows
-            .iter()
-            .find(|row| row.line == line)
-            .ok_or_else(|| format!("no row starts on line {line}, where `header` says the header is"));
-    }
-    let best = rows.iter().map(Candidate::score).max().unwrap_or(0);
-    let row = rows.iter().find(|row| row.score() == best).filter(|_| best > 0);
-    let row = row.ok_or_else(|| format!("no header was found among the first {HEADER_ROWS} rows"))?;
-    if row.looks_like_data() {
-        return Err(format!("no header was found: line {} looks most like one, and it holds numbers of seven digits or more", row.line));
-    }
-    Ok(row)
-}
-
-fn names(header: &Candidate, entry: &Entry) -> Result<Vec<String>, PluginError> {
-    let place = format!("{}:{}", entry.name, header.line);
+/// What only a text's header can be: one cell because of another delimiter, or text of wide characters.
+fn refuse_strange(header: &Candidate, place: &str) -> Result<(), PluginError> {
     let error = |message: String| PluginError::new(ErrorClass::InvalidData, format!("{place}: {message}"));
-    if header.cells.len() > limits::COLUMNS_MAX {
-        return Err(error(format!("the header has {} columns, more than {}", header.cells.len(), limits::COLUMNS_MAX)));
-    }
     if let [only] = &header.cells[..]
         && let Some(sign) = only.chars().find(|c| matches!(c, ',' | ';' | '\t' | '|'))
     {
@@ -196,16 +141,7 @@ fn names(header: &Candidate, entry: &Entry) -> Result<Vec<String>, PluginError> 
     if header.cells.iter().any(|cell| cell.contains('\0')) {
         return Err(error("the header holds zero bytes: the file is UTF-16 or no text".into()).hint("save it as \"CSV UTF-8\""));
     }
-    let mut names: Vec<String> = Vec::with_capacity(header.cells.len());
-    for (at, cell) in header.cells.iter().enumerate() {
-        let name = if cell.is_empty() { format!("column_{}", at + 1) } else { cell.clone() };
-        if let Some(first) = names.iter().position(|earlier| *earlier == name) {
-            let message = format!("two columns are named {name:?}, in places {} and {}", first + 1, at + 1);
-            return Err(error(message).hint("give each column a name of its own"));
-        }
-        names.push(name);
-    }
-    Ok(names)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -266,7 +202,6 @@ mod tests {
             of(b"a,b\n", serde_json::json!({"header": 2})),
             of(b"\xff\xfea\0,\0b\0\n\0", serde_json::json!({})),
             of(b"a\0,\0b\0\n\0", serde_json::json!({})),
-            of(b"PK\x03\x04rest", serde_json::json!({})),
             of(b"\xc3\xfb,b\n1,2\n", serde_json::json!({"encoding": "utf-8"})),
             of(&[b'x'; 300_000], serde_json::json!({"row_bytes_max": 1000})),
         ];
@@ -278,7 +213,6 @@ mod tests {
         invalid data: a.csv: no row starts on line 2, where `header` says the header is; name the header's line with `header = 3`, or use header = "none" with `columns`
         invalid data: a.csv is text in UTF-16 ("Unicode text" in Excel), not CSV or TSV; save it as "CSV UTF-8"
         invalid data: a.csv:1: the header holds zero bytes: the file is UTF-16 or no text; save it as "CSV UTF-8"
-        invalid data: a.csv is an Excel workbook (.xlsx) or a zip archive, not CSV or TSV; save it as "CSV UTF-8"
         invalid data: a.csv:1: the header is not UTF-8; declare the file's encoding
         invalid data: a.csv:1: the first line is longer than row_bytes_max, 1000 bytes; is this a text file?
         "#);

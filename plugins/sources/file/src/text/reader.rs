@@ -6,8 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use reunion_sdk::{Reason, RejectedBuilder, limits};
+use reunion_sdk::{PluginError, Reason, RejectedBuilder, limits};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::columns::Rows;
@@ -15,37 +14,17 @@ use super::encoding::{self, Decoded};
 use super::layout::Layout;
 use super::scan::{Cell, Fault, Row, Scanned, Scanner, find_marks};
 use crate::config::Config;
+use crate::listing::read_error;
+use crate::table::{self, Chunk, Place, Projection};
 
-/// How a file's rows become those of the source.
-pub struct Table {
-    /// How the file is to be read.
-    pub layout: Layout,
-    /// The source's columns.
-    pub schema: SchemaRef,
-    /// The place in the file's rows of each of them.
-    pub places: Vec<usize>,
-}
-
-/// What became of the rows of a chunk. Rows without any value are in neither list.
-#[derive(Debug, Default)]
-pub struct Chunk {
-    /// Rows that were read.
-    pub batches: Vec<RecordBatch>,
-    /// Rows that could not be.
-    pub rejected: Vec<RecordBatch>,
-    /// How many rows both have.
-    pub rows: usize,
-    /// How many bytes of the file they took.
-    pub bytes: usize,
-}
-
-/// Reads one file from a place on. Between two chunks it stands between two rows, and
-/// [`FileReader::place`] says all that is needed to go on from there.
+/// Reads one file from a place on. Between two chunks it stands between two rows, and its place says all
+/// that is needed to go on from there.
 pub struct FileReader {
     file: File,
     name: String,
     config: Arc<Config>,
-    table: Table,
+    layout: Layout,
+    projection: Projection,
     chunk_bytes: usize,
     /// Bytes that were read and not consumed.
     raw: Vec<u8>,
@@ -70,8 +49,7 @@ struct Scratch {
 }
 
 impl FileReader {
-    /// A reader of `file` from the byte `offset` on, where the line `line` starts, that reads
-    /// `chunk_bytes` at once.
+    /// A reader of `file` from a place on that reads `chunk_bytes` at once.
     ///
     /// # Errors
     /// Where the file cannot be read.
@@ -79,44 +57,30 @@ impl FileReader {
         mut file: File,
         name: String,
         config: Arc<Config>,
-        table: Table,
-        (offset, line): (u64, u64),
+        (layout, projection): (Layout, Projection),
+        from: Place,
         chunk_bytes: usize,
     ) -> io::Result<Self> {
-        file.seek(SeekFrom::Start(offset))?;
+        file.seek(SeekFrom::Start(from.bytes))?;
         Ok(Self {
             file,
             name,
             config,
-            table,
+            layout,
+            projection,
             chunk_bytes,
             raw: Vec::new(),
             carried: 0,
             is_at_end: false,
             is_skipping: false,
             strict: 0,
-            offset,
-            line,
+            offset: from.bytes,
+            line: from.row,
             scratch: Scratch::default(),
         })
     }
 
-    /// The byte at which the next chunk starts, and the number of the line that starts there. `None`
-    /// within a row that was rejected already.
-    pub fn place(&self) -> Option<(u64, u64)> {
-        (!self.is_skipping && self.strict == 0).then_some((self.offset, self.line))
-    }
-
-    /// The file that is read.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The next chunk; `None` at the end. What it takes of the file is given to `digest`.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub fn next_chunk(&mut self, digest: &mut Xxh3) -> io::Result<Option<Chunk>> {
+    fn read_chunk(&mut self, digest: &mut Xxh3) -> io::Result<Option<Chunk>> {
         loop {
             self.read_more()?;
             if self.raw.is_empty() && self.is_at_end {
@@ -141,7 +105,7 @@ impl FileReader {
 
     /// Takes what was read of a line that was rejected already.
     fn skip_line(&mut self, digest: &mut Xxh3) -> Chunk {
-        let line_end = memchr::memchr(self.table.layout.dialect.line_end, &self.raw);
+        let line_end = memchr::memchr(self.layout.dialect.line_end, &self.raw);
         self.is_skipping = line_end.is_none();
         Chunk { bytes: self.consume(line_end.map_or(self.raw.len(), |at| at + 1), digest), ..Chunk::default() }
     }
@@ -159,7 +123,7 @@ impl FileReader {
         if self.is_at_end {
             return Some(self.raw.len());
         }
-        let whole = memchr::memrchr(self.table.layout.dialect.line_end, &self.raw).map_or(0, |at| at + 1);
+        let whole = memchr::memrchr(self.layout.dialect.line_end, &self.raw).map_or(0, |at| at + 1);
         if whole > self.carried {
             return Some(whole);
         }
@@ -168,10 +132,10 @@ impl FileReader {
     }
 
     fn parse(&mut self, end: usize, digest: &mut Xxh3) -> Chunk {
-        let dialect = self.table.layout.dialect;
+        let dialect = self.layout.dialect;
         let mut scratch = std::mem::take(&mut self.scratch);
         let raw = &self.raw[..end];
-        let decoded = encoding::decode(raw, self.table.layout.encoding, dialect.line_end, self.line);
+        let decoded = encoding::decode(raw, self.layout.encoding, dialect.line_end, self.line);
         find_marks(decoded.text.as_bytes(), dialect, &mut scratch.marks);
         let is_last = self.is_at_end;
         let mut scanner = Scanner::new(decoded.text.as_bytes(), &scratch.marks, dialect, self.config.row_bytes_max, is_last, self.line)
@@ -186,6 +150,16 @@ impl FileReader {
         self.is_skipping = is_open;
         self.carried = rest;
         Chunk { bytes: self.consume(end - rest, digest), ..chunk }
+    }
+}
+
+impl table::Rows for FileReader {
+    fn next_chunk(&mut self, digest: &mut Xxh3) -> Result<Option<Chunk>, PluginError> {
+        self.read_chunk(digest).map_err(|error| read_error(&self.name, &error))
+    }
+
+    fn place(&self) -> Option<Place> {
+        (!self.is_skipping && self.strict == 0).then_some(Place { bytes: self.offset, row: self.line })
     }
 }
 
@@ -216,7 +190,7 @@ impl<'r> Sorter<'r> {
 
     /// All rows; true where the last line goes on behind the text and is to be skipped.
     fn sort(&mut self, scanner: &mut Scanner<'_>, cells: &mut Vec<Cell>) -> bool {
-        let width = self.reader.table.layout.names.len();
+        let width = self.reader.layout.names.len();
         cells.clear();
         let is_open = loop {
             let before = cells.len();
@@ -244,7 +218,7 @@ impl<'r> Sorter<'r> {
 
     /// Whether the row can be read. One that cannot is rejected, and one without any value is not.
     fn is_good(&mut self, row: &Row, cells: &[Cell], scanner: &mut Scanner<'_>) -> bool {
-        let width = self.reader.table.layout.names.len();
+        let width = self.reader.layout.names.len();
         if cells.iter().all(|cell| cell.is_empty()) {
             return false;
         }
@@ -270,7 +244,7 @@ impl<'r> Sorter<'r> {
     }
 
     fn reject_ragged(&mut self, row: &Row, cells: usize) {
-        let width = self.reader.table.layout.names.len();
+        let width = self.reader.layout.names.len();
         let text = &self.decoded.text[row.start..row.end];
         if self.is_damaged(row.line..row.line + 1) {
             self.reject_damaged(row);
@@ -284,7 +258,7 @@ impl<'r> Sorter<'r> {
     }
 
     fn reject_damaged(&mut self, row: &Row) {
-        self.reject(row.line, Reason::RowBadEncoding, &format!("bytes that are no {}", self.reader.table.layout.encoding.name()));
+        self.reject(row.line, Reason::RowBadEncoding, &format!("bytes that are no {}", self.reader.layout.encoding.name()));
     }
 
     fn reject_broken(&mut self, line: u64, fault: Fault) {
@@ -317,10 +291,10 @@ impl<'r> Sorter<'r> {
         if cells.is_empty() {
             return;
         }
-        let Layout { names, dialect, .. } = &self.reader.table.layout;
+        let Layout { names, dialect, .. } = &self.reader.layout;
         let rows = Rows { text: &self.decoded.text, cells, width: names.len(), quote: dialect.quote, nulls: &self.reader.config.nulls };
-        let columns = rows.columns(&self.reader.table.places);
-        let batch = RecordBatch::try_new(Arc::clone(&self.reader.table.schema), columns)
+        let columns = rows.columns(&self.reader.projection.places);
+        let batch = RecordBatch::try_new(Arc::clone(&self.reader.projection.schema), columns)
             .expect("the columns are those of the schema, all of one length");
         self.chunk.rows += batch.num_rows();
         self.chunk.batches.push(batch);
@@ -331,6 +305,7 @@ impl<'r> Sorter<'r> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Rows as _;
     use crate::text::encoding::Encoding;
     use crate::text::scan::Dialect;
     use proptest::prelude::*;
@@ -338,7 +313,7 @@ mod tests {
     use reunion_sdk::arrow::datatypes::{DataType, Field, Schema};
     use serde_json::json;
 
-    fn reader(bytes: &[u8], encoding: Encoding, row_bytes_max: usize, chunk_bytes: usize, place: (u64, u64)) -> FileReader {
+    fn reader(bytes: &[u8], encoding: Encoding, row_bytes_max: usize, chunk_bytes: usize, place: Place) -> FileReader {
         let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, bytes).unwrap();
         let mut config: Config = serde_json::from_value(json!({"path": "f.csv"})).unwrap();
@@ -346,9 +321,12 @@ mod tests {
         let dialect = Dialect { delimiter: b',', quote: Some(b'"'), line_end: b'\n' };
         let names = vec!["a".to_owned(), "b".to_owned()];
         let schema = Arc::new(Schema::new(names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect::<Vec<_>>()));
-        let table = Table { layout: Layout { encoding, dialect, names, offset: 0, line: 1 }, schema, places: vec![0, 1] };
-        FileReader::new(file, "f.csv".into(), Arc::new(config), table, place, chunk_bytes).unwrap()
+        let layout = Layout { encoding, dialect, names, offset: 0, line: 1 };
+        let projection = Projection { schema, places: vec![0, 1] };
+        FileReader::new(file, "f.csv".into(), Arc::new(config), (layout, projection), place, chunk_bytes).unwrap()
     }
+
+    const START: Place = Place { bytes: 0, row: 1 };
 
     /// Rows as `a|b` and rejected rows as `17 row_nul`, each in their order.
     #[derive(Debug, Default, Clone, PartialEq)]
@@ -373,7 +351,7 @@ mod tests {
     }
 
     /// Where a reader stands after a chunk, and what it has found by then.
-    type Stop = ((u64, u64), Found);
+    type Stop = (Place, Found);
 
     /// What is read, and after each chunk the place and how much had been found.
     fn read(mut reader: FileReader) -> (Found, Vec<Stop>, u128) {
@@ -386,7 +364,7 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Found {
-        read(reader(bytes, Encoding::Utf8, 100, 1 << 20, (0, 1))).0
+        read(reader(bytes, Encoding::Utf8, 100, 1 << 20, START)).0
     }
 
     #[test]
@@ -427,7 +405,7 @@ mod tests {
     #[test]
     fn a_line_without_end_takes_no_memory() {
         let bytes = [b"1,a\n2,\"b\n".as_slice(), &vec![b'x'; 5000], b"\"\n4,c\n", &vec![b'y'; 5000]].concat();
-        let mut reader = reader(&bytes, Encoding::Utf8, 100, 64, (0, 1));
+        let mut reader = reader(&bytes, Encoding::Utf8, 100, 64, START);
         let (mut found, mut digest) = (Found::default(), Xxh3::new());
         while let Some(chunk) = reader.next_chunk(&mut digest).unwrap() {
             found.add(&chunk);
@@ -478,8 +456,8 @@ mod tests {
             bytes in soup(), chunk_bytes in 1usize..80, row_bytes_max in 8usize..200, old in any::<bool>(),
         ) {
             let encoding = if old { Encoding::Gb18030 } else { Encoding::Utf8 };
-            let (whole, _, digest) = read(reader(&bytes, encoding, row_bytes_max, 1 << 20, (0, 1)));
-            let (parts, places, parts_digest) = read(reader(&bytes, encoding, row_bytes_max, chunk_bytes, (0, 1)));
+            let (whole, _, digest) = read(reader(&bytes, encoding, row_bytes_max, 1 << 20, START));
+            let (parts, places, parts_digest) = read(reader(&bytes, encoding, row_bytes_max, chunk_bytes, START));
             prop_assert_eq!(&parts, &whole);
             prop_assert_eq!(parts_digest, digest, "all bytes are seen");
             for (place, before) in places {
@@ -498,7 +476,7 @@ mod tests {
             } else {
                 (text.into_bytes(), Encoding::Utf8)
             };
-            let (found, ..) = read(reader(&bytes, encoding, 1000, chunk_bytes, (0, 1)));
+            let (found, ..) = read(reader(&bytes, encoding, 1000, chunk_bytes, START));
             let good: Vec<_> = rows.iter().filter_map(|(_, good)| good.as_ref()).filter(|(a, _)| !a.is_empty()).map(|(a, b)| format!("{a}|{b}")).collect();
             prop_assert_eq!(found.rows, good);
             let lines: Vec<_> = (1..).zip(&rows).filter(|(_, (_, good))| good.is_none()).map(|(line, _)| line.to_string()).collect();
