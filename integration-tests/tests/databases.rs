@@ -1,9 +1,19 @@
 //! Members in a database, by the real binary and the plugin `sql`.
 
-#[path = "../../plugins/sources/sql/tests/common/sqlite.rs"]
-mod sqlite;
+#[allow(dead_code, reason = "the plugin's own tests need more of it")]
+#[path = "../../plugins/sources/sql/tests/common/database.rs"]
+mod database;
+#[path = "databases/pitfalls.rs"]
+mod pitfalls;
+#[path = "../../plugins/sources/sql/tests/common/writers.rs"]
+mod writers;
 
+use std::collections::BTreeMap;
+
+use database::Database;
 use reunion_integration_tests::harness::{Retailer, assert_sums, count};
+use serde_json::Value;
+use writers::Member;
 
 const CONFIG: &str = r#"
 timezone = "Asia/Shanghai"
@@ -19,7 +29,7 @@ sweep = "0 3 * * *"
 max_age_hours = 8784
 columns = { record_id = "card", phone = "mobile", updated_at = "changed" }
 [sources.erp.with]
-url = "sqlite:erp.db"
+file = "erp.db"
 query = "select card, mobile, name, store, changed from member where changed >= $cursor"
 id_column = "card"
 cursor_column = "changed"
@@ -39,15 +49,13 @@ campaigns = ["hello"]
 "#;
 
 fn retailer() -> Retailer {
-    let mut retailer = Retailer::new(CONFIG);
-    let url = format!("sqlite://{}", retailer.path("erp.db").display());
-    retailer.edit_config("sqlite:erp.db", &url);
+    let retailer = Retailer::new(CONFIG);
     execute(&retailer, "create table member (card text primary key, mobile text, name text, store text, changed text)");
     retailer
 }
 
 fn execute(retailer: &Retailer, sql: &str) {
-    sqlite::execute(&retailer.path("erp.db"), sql);
+    Database::Sqlite { path: retailer.path("erp.db"), _folder: None }.execute(sql);
 }
 
 fn insert(retailer: &Retailer, numbers: std::ops::Range<usize>, changed: &str) {
@@ -118,9 +126,45 @@ fn a_secret_is_found_where_the_config_says_or_said_to_be_missing() {
     shown.says(&["`password` does not say where the secret is", "{ credential ="]);
     assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
     retailer.edit_config("password = \"hunter2\"\n", "");
-    let url = format!("sqlite://{}", retailer.path("erp.db").display());
-    retailer.edit_config(&url, "mysql://reader:hunter2@erp.example/pos");
+    retailer.edit_config("file = \"erp.db\"", "url = \"mysql://reader:hunter2@erp.example/pos\"");
     let shown = retailer.run(&["plan"]).exits(2);
     shown.says(&["`url` holds a password", "reunion.toml:15"]);
     assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
+}
+
+#[test]
+fn after_the_last_sweep_the_records_are_the_tables_whatever_changed_while_runs_read_them() {
+    for database in Database::all() {
+        database.execute(writers::TABLES);
+        let mut retailer = Retailer::new(CONFIG);
+        let (key, place) = database.place();
+        retailer.edit_config("file = \"erp.db\"", &format!("{key} = {place:?}"));
+        retailer.edit_config("sweep = ", &format!("overlap_secs = {}\ndeleted_share_max = 1.0\nsweep = ", writers::LATE_SECS + 1));
+        retailer.edit_config("record_id = \"card\", phone = \"mobile\", updated_at = \"changed\"", "record_id = \"id\"");
+        retailer.edit_config(
+            "select card, mobile, name, store, changed from member where changed >= $cursor",
+            "select m.id, m.name, c.phone from member m join contact c on c.id = m.id",
+        );
+        let changed = ["member", "contact"]
+            .map(|table| format!("\"select id, changed from {table} where changed >= $cursor or changed is null\""))
+            .join(", ");
+        retailer.edit_config("id_column = \"card\"\ncursor_column = \"changed\"", &format!("id_column = \"id\"\nchanged = [{changed}]"));
+        let members = writers::write(&database, 11, 30, || assert_sums(&retailer.once()));
+        assert_sums(&retailer.once());
+        let found = || {
+            let text = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().to_owned();
+            let rows = retailer.query("select name, phone from members");
+            rows.iter().map(|row| (text(row, "phone"), text(row, "name"))).collect::<BTreeMap<_, _>>()
+        };
+        let expected = |wanted: fn(&Member) -> bool| {
+            let wanted = members.values().filter(|member| wanted(member));
+            wanted.map(|member| (format!("86{}", member.phone), member.name.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let records = found();
+        for (phone, name) in expected(|member| member.is_found) {
+            assert_eq!(records.get(&phone), Some(&name), "before the sweep, {place}");
+        }
+        assert_sums(&retailer.once_with(&["--sweep", "erp"]).exits(0).json());
+        assert_eq!(found(), expected(|_| true), "{place}");
+    }
 }

@@ -1,5 +1,5 @@
-//! A private PostgreSQL server for tests: its data in a temporary folder, reached by a socket in it,
-//! gone when the test process is.
+//! A private PostgreSQL server for tests: its data in a temporary folder, reached by a socket in it, and by a port where
+//! a test asks for one; gone when the test process is.
 //!
 //! Standard library only, so that other test crates can take this file as it is.
 
@@ -20,6 +20,8 @@ const INSTALL: &str = "the tests need PostgreSQL's server programs: apt-get inst
 pub struct Server {
     folder: PathBuf,
     programs: PathBuf,
+    /// Its socket's name has it too.
+    port: u16,
     /// While the pipe to it is open the server runs; it closes with this process, however that ends.
     _keeper: Child,
 }
@@ -27,11 +29,12 @@ pub struct Server {
 /// The server of this test process, started when it is first asked for.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
+    SERVER.get_or_init(|| Server::start(None))
 }
 
 impl Server {
-    fn start() -> Self {
+    /// One that a port leads to as well, where there is one.
+    pub fn start(port: Option<&private::Port>) -> Self {
         let programs = find_programs().expect(INSTALL);
         let folder = private::folder("postgres");
         let owner = unprivileged();
@@ -45,16 +48,27 @@ impl Server {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
         let (data, socket) = (data.display().to_string(), folder.display().to_string());
-        let args = ["-D", &data, "-k", &socket, "-h", "", "-c", "fsync=off", "-c", "max_connections=200"];
+        let (address, number) = port.map_or(("", 5432), |port| ("127.0.0.1", port.number));
+        let args = ["-D", &data, "-k", &socket, "-h", address, "-p", &number.to_string(), "-c", "fsync=off", "-c", "max_connections=200"];
+        let mut args = args.map(String::from).to_vec();
+        if let Some(certificate) = port.and_then(|port| port.certificate.as_ref()) {
+            args.extend(["-c", "ssl=on"].map(String::from));
+            for (setting, pem) in ["ssl_cert_file", "ssl_key_file"].iter().zip(certificate) {
+                let path = folder.join(setting);
+                private::write_secret(&path, pem);
+                chown(&path, owner.map(|(uid, _)| uid), owner.map(|(_, gid)| gid)).expect("root may give a file away");
+                args.extend(["-c".to_owned(), format!("{setting}={}", path.display())]);
+            }
+        }
         let keeper = private::keep(as_owner(Path::new("/bin/sh"), owner), &folder, "INT", &programs.join("postgres"), &args);
-        let server = Self { folder, programs, _keeper: keeper };
+        let server = Self { folder, programs, port: number, _keeper: keeper };
         private::wait_until(|| server.client("pg_isready").output().expect("pg_isready is there").status.success(), &server.folder);
         server
     }
 
     fn client(&self, program: &str) -> Command {
         let mut client = Command::new(self.programs.join(program));
-        client.arg("-h").arg(&self.folder).args(["-U", "postgres"]);
+        client.arg("-h").arg(&self.folder).args(["-p", &self.port.to_string(), "-U", "postgres"]);
         client
     }
 

@@ -16,6 +16,8 @@ pub const DECIMAL_PLACES: i8 = 10;
 const DECIMAL_DIGITS: u8 = 38;
 /// Bytes of text that a batch is ended after.
 const BATCH_TEXT_BYTES: usize = 8 << 20;
+/// Bytes of one row, so that a batch stays below what may cross the plugin boundary.
+pub const ROW_BYTES_MAX: usize = 16 << 20;
 
 /// What the values of a column are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,13 @@ pub fn no_type(name: &str, kind: &str) -> PluginError {
     PluginError::new(ErrorClass::InvalidData, format!("the column {name:?} is of the type {kind}, which no column of a member can be"))
         .key("query")
         .hint("leave the column out of the query, or make it text or a number there")
+}
+
+/// An error for a row that has too many bytes with this column.
+pub fn too_large(name: &str) -> PluginError {
+    PluginError::new(ErrorClass::InvalidData, format!("the column {name:?} makes a row of more than {} MiB", ROW_BYTES_MAX >> 20))
+        .key("query")
+        .hint("leave the column out of the query, or cut it short there: substring(… from 1 for 100)")
 }
 
 /// The schema of the batches.
@@ -211,6 +220,11 @@ impl Rows {
     pub fn new(columns: &[Column]) -> Self {
         let cells = columns.iter().map(|column| Cells::of(column.kind)).collect();
         Self { schema: schema(columns), cells, rows: 0, text_bytes: 0, unfit: vec![0; columns.len()] }
+    }
+
+    /// The name of a column.
+    pub fn name(&self, column: usize) -> Option<&str> {
+        self.schema.fields().get(column).map(|field| field.name().as_str())
     }
 
     /// A row is complete, whose texts have so many bytes. Gives the batch once it is full.

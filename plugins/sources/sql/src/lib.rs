@@ -1,14 +1,20 @@
 //! Source plugin `sql`: members out of PostgreSQL, MySQL, MariaDB and SQLite.
 //!
-//! [`config`] is what the operator says, [`query`] the statements that are made of it, [`database`] a session
-//! with each of the databases, and [`pull`] one reading, with its resume states.
+//! [`config`] is what the operator says, [`query`] and [`orders`] the statements that are made of it, [`database`] a
+//! session with each of the databases, [`shape`] the columns that it gives, and [`pull`] one reading, with the resume
+//! states of [`state`].
 
+mod changes;
+mod check;
 mod columns;
 mod config;
 mod database;
 mod failure;
+mod orders;
 mod pull;
 mod query;
+mod shape;
+mod state;
 mod value;
 mod wait;
 
@@ -50,11 +56,11 @@ impl Source for SqlSource {
     }
 
     fn check(&self, call: &Call) -> Result<Vec<Finding>, PluginError> {
-        pull::check(call, &self.config, self.dialect)
+        check::check(call, &self.config, self.dialect)
     }
 
     fn schema(&self, call: &Call) -> Result<SchemaRef, PluginError> {
-        pull::schema(call, &self.config, self.dialect)
+        check::schema(call, &self.config, self.dialect)
     }
 
     fn read(&self, call: &Call, request: ReadRequest, state: Option<Value>) -> Result<Items, PluginError> {

@@ -17,6 +17,13 @@ pub enum Part<'a> {
         /// Where the pull stands.
         from: Option<&'a Value>,
     },
+    /// Those with one of these ids, as they come.
+    OfIds {
+        /// The column.
+        id: &'a str,
+        /// The ids.
+        ids: &'a [Value],
+    },
     /// Those with a cursor, by cursor and id; from this place on.
     WithCursor {
         /// The column of the cursor.
@@ -37,10 +44,26 @@ pub enum Part<'a> {
     },
 }
 
+impl Part<'_> {
+    /// Whether it begins behind rows that another statement gave.
+    pub fn goes_on(&self) -> bool {
+        match self {
+            Self::All | Self::OfIds { .. } => false,
+            Self::ById { from, .. } | Self::WithoutCursor { from, .. } => from.is_some(),
+            Self::WithCursor { from, .. } => from.is_some(),
+        }
+    }
+}
+
+/// A query as it can stand within another one.
+pub fn bare(query: &str) -> &str {
+    query.trim().trim_end_matches(';').trim_end()
+}
+
 /// The operator's query with this in the place of `$cursor`.
 pub fn with_cursor(query: &str, literal: &str) -> String {
     let mut text = String::with_capacity(query.len() + literal.len());
-    let mut rest = query.trim().trim_end_matches(';').trim_end();
+    let mut rest = bare(query);
     while let Some(at) = rest.find(CURSOR) {
         let (before, after) = (&rest[..at], &rest[at + CURSOR.len()..]);
         text.push_str(before);
@@ -72,6 +95,7 @@ pub fn select(dialect: Dialect, query: &str, columns: &[Column], part: &Part<'_>
     let literal = |value: &Value| value.literal(dialect);
     let (condition, order) = match part {
         Part::All => (None, None),
+        Part::OfIds { id, ids } => (Some(format!("{} in ({})", name(id), literals(dialect, ids))), None),
         Part::ById { id, from } => (from.map(|from| format!("{} >= {}", name(id), literal(from))), Some(name(id))),
         Part::WithCursor { cursor, id, from } => {
             let (cursor, id) = (name(cursor), name(id));
@@ -94,9 +118,23 @@ pub fn select(dialect: Dialect, query: &str, columns: &[Column], part: &Part<'_>
     format!("select {list} from (\n{query}\n) as q{condition}{order}")
 }
 
+/// The values, as a list in SQL.
+pub fn literals(dialect: Dialect, values: &[Value]) -> String {
+    values.iter().map(|value| value.literal(dialect)).collect::<Vec<_>>().join(", ")
+}
+
 /// How many rows of `query` have no cursor.
 pub fn count_nulls(dialect: Dialect, query: &str, cursor: &str) -> String {
     format!("select count(*) from (\n{query}\n) as q where q.{} is null", quoted(dialect, cursor))
+}
+
+/// One where `query` has a row with an id in this column, or none.
+pub fn count_ids(dialect: Dialect, query: &str, id: &str) -> String {
+    format!(
+        "select count(*) from (select 1 as one from (\n{}\n) as q where q.{} is not null limit 1) as ids",
+        bare(query),
+        quoted(dialect, id)
+    )
 }
 
 /// How many rows of `query` have a cursor beyond this value.
@@ -127,6 +165,8 @@ mod tests {
         let postgres = |part| select(Dialect::Postgres, "select 1 -- x", &columns, &part);
         let list = "select q.\"卡\"\"号\", q.\"at\", q.\"raw\"::text from (\nselect 1 -- x\n) as q";
         assert_eq!(postgres(Part::All), list);
+        let ids = [card.clone(), Value::Text("B".into())];
+        assert_eq!(postgres(Part::OfIds { id, ids: &ids }), format!("{list} where q.\"卡\"\"号\" in ('A''1', 'B')"));
         assert_eq!(postgres(Part::ById { id, from: None }), format!("{list} order by q.\"卡\"\"号\""));
         assert_eq!(
             postgres(Part::WithCursor { cursor, id, from: Some((&at, &card)) }),

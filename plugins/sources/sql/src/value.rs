@@ -95,6 +95,14 @@ impl Value {
         })
     }
 
+    /// The bytes of its text, or of what a number is written with at the most.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Decimal(text) => text.len(),
+            _ => 32,
+        }
+    }
+
     /// Whether it is what a cursor of this kind has.
     pub fn is_of(&self, kind: CursorKind) -> bool {
         match self {

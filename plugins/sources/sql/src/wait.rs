@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use reunion_sdk::{Call, ErrorClass, PluginError};
 
+use crate::config::Config;
 use crate::failure::too_long;
 
 /// How often whoever waits looks whether to stop.
@@ -58,6 +59,24 @@ pub struct Wait<'a> {
     pub key: &'static str,
     /// What is done.
     pub doing: &'a str,
+}
+
+/// How long what a pull asks before it reads may take.
+pub fn looking<'a>(config: &Config, stop: &'a Stop) -> Wait<'a> {
+    Wait { stop, secs: config.statement_timeout_secs, key: "statement_timeout_secs", doing: "looking at the query" }
+}
+
+/// Runs what waits for a database.
+///
+/// # Errors
+/// Those of the work.
+pub fn run<T>(work: impl Future<Output = Result<T, PluginError>>) -> Result<T, PluginError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| PluginError::new(ErrorClass::Internal, format!("no runtime: {error}")))?;
+    let result = runtime.block_on(work);
+    // A name that is being looked up cannot be called off; nobody waits for it.
+    runtime.shutdown_background();
+    result
 }
 
 impl Wait<'_> {

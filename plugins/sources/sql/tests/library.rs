@@ -1,6 +1,7 @@
 //! The same reads through the trait and through the built library give the same items.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
+#[allow(dead_code, unused_imports, reason = "other tests need more of it")]
 mod common;
 
 use common::{Database, Pulled, read_with, request, snapshot};
@@ -21,7 +22,8 @@ fn the_library_reads_what_the_trait_reads() {
         database.execute("insert into member values ('A', '2026-03-01 10:00:00'), ('B', '2026-03-01 11:00:00')");
         let with = json!({"query": "select * from member where changed >= $cursor", "id_column": "card", "cursor_column": "changed"});
         let mut config = with.clone();
-        config["url"] = database.url().into();
+        let (key, place) = database.place();
+        config[key] = place.into();
         let source = library().source("pos", &config).unwrap();
         let mut state = None;
         for mode in [ReadMode::Snapshot, ReadMode::Incremental] {
@@ -45,7 +47,7 @@ fn errors_pass_the_boundary_whole() {
     assert_eq!(library.manifest().capabilities.modes, ["snapshot", "incremental"]);
     let wrong = library.source("pos", &json!({"url": "postgres://a:b@c/d", "query": "select 1"})).map(|_| ()).unwrap_err();
     assert_eq!((wrong.class, wrong.key.as_deref()), (ErrorClass::InvalidConfig, Some("url")));
-    let gone = library.source("pos", &json!({"url": "sqlite:///nonexistent/till.db", "query": "select 1 as a"})).unwrap();
+    let gone = library.source("pos", &json!({"file": "/nonexistent/till.db", "query": "select 1 as a"})).unwrap();
     let error = gone.check(&CallOptions::default()).unwrap_err();
-    assert_eq!((error.class, error.key.as_deref()), (ErrorClass::InvalidConfig, Some("url")));
+    assert_eq!((error.class, error.key.as_deref()), (ErrorClass::InvalidConfig, Some("file")));
 }

@@ -1,7 +1,13 @@
 //! The plugin as the host sees it: real databases in, items out.
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
+#[path = "reading/changes.rs"]
+mod changes;
 mod common;
+#[path = "reading/orders.rs"]
+mod orders;
+#[path = "reading/writers.rs"]
+mod writers;
 
 use std::time::{Duration, Instant};
 
@@ -112,11 +118,15 @@ fn the_server_s_own_clock_says_what_has_come_yet() {
     database
         .execute("insert into member values ('A', '1', utc_timestamp() + interval 6 hour), ('F', '2', utc_timestamp() + interval 9 hour)");
     let first = incremental(&database.source(query()), None).unwrap();
-    let state = first.state().unwrap()["watermark"]["moment"].as_i64().unwrap();
+    let state = first.state().unwrap()["watermarks"][0]["moment"].as_i64().unwrap();
     assert!(state < jiff::Timestamp::now().as_microsecond() + 7 * 3_600_000_000);
     let mut utc = query();
     utc["session_timezone"] = "+00:00".into();
-    assert_eq!(incremental(&database.source(utc), None).unwrap().state().unwrap().get("watermark"), None, "both are of the future there");
+    assert_eq!(
+        incremental(&database.source(utc), None).unwrap().state().unwrap()["watermarks"][0],
+        Value::Null,
+        "both are of the future there"
+    );
 }
 
 #[test]
@@ -182,6 +192,22 @@ fn every_type_has_its_own_or_says_that_it_has_none() {
 }
 
 #[test]
+fn a_row_that_is_too_large_is_refused_and_its_column_is_named() {
+    for database in Database::all() {
+        let (long, doubled) =
+            if matches!(database, Database::Mariadb { .. }) { ("longtext", "concat(note, note)") } else { ("text", "note || note") };
+        database.execute(&format!("create table member (note {long}); insert into member values ('张三李四王五赵六孙七周八吴九郑十')"));
+        // To twelve million bytes, since no value has more than sixteen on its way to MariaDB's client.
+        (0..18).for_each(|_| database.execute(&format!("update member set note = {doubled}")));
+        let read = |query: &str| snapshot(&database.source(json!({"query": query})));
+        let error = read("select note, note as again from member").unwrap_err();
+        assert_eq!((error.class, error.key.as_deref()), (ErrorClass::InvalidData, Some("query")), "{error}");
+        assert_eq!(error.message, "the column \"again\" makes a row of more than 16 MiB");
+        assert_eq!(read("select note from member union all select note from member").unwrap().rows.len(), 2);
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said_where_it_is_and_without_data() {
     let class_and_key = |error: &reunion_sdk::PluginError| (error.class, error.key.clone().unwrap_or_default());
     for database in Database::all() {
@@ -220,11 +246,14 @@ fn what_is_wrong_is_said_where_it_is_and_without_data() {
     let gone = Database::Sqlite { path: "/nonexistent/till.db".into(), _folder: None };
     assert_eq!(
         class_and_key(&snapshot(&gone.source(json!({"query": "select 1 as a"}))).unwrap_err()),
-        (ErrorClass::InvalidConfig, "url".to_owned())
+        (ErrorClass::InvalidConfig, "file".to_owned())
     );
-    let nobody = Database::Postgres("postgres://reader@127.0.0.1:1/pos".into());
-    let error = snapshot(&nobody.source(json!({"query": "select 1 as a"}))).unwrap_err();
-    assert_eq!(class_and_key(&error), (ErrorClass::Unavailable, "url".to_owned()));
+    for url in ["postgres://reader@127.0.0.1:1/pos", "postgres://reader@[::1]:1/pos", "mysql://reader@[::1]:1/pos"] {
+        let nobody = Database::Postgres(url.into());
+        let error = snapshot(&nobody.source(json!({"query": "select 1 as a"}))).unwrap_err();
+        assert_eq!(class_and_key(&error), (ErrorClass::Unavailable, "url".to_owned()));
+        assert!(!error.message.contains("lookup"), "an address is no name: {error}");
+    }
 }
 
 #[test]
@@ -272,6 +301,41 @@ fn a_pull_goes_on_where_its_last_state_says() {
 }
 
 #[test]
+fn a_pull_that_goes_on_later_skips_nothing_that_came_meanwhile() {
+    for database in Database::all() {
+        many(&database, 80_000);
+        let source = database.source(query());
+        let broken_off = |mode| read_with(&source, request(mode, false), None).unwrap().states[0].clone();
+        let states = [ReadMode::Snapshot, ReadMode::Incremental].map(|mode| (mode, broken_off(mode)));
+        // A sweep reads by id, and had read the first of these.
+        database.execute("update member set mobile = '1', changed = '2026-03-01 11:00:00' where card = 'C000001'");
+        // An incremental pull reads by time, and was beyond this one, which is committed late.
+        database.execute("insert into member values ('late', '2', '2026-03-01 09:50:00')");
+        database.execute("update member set mobile = '3', changed = '2026-03-01 12:00:00' where card = 'C079999'");
+        for ((mode, state), missed) in states.into_iter().zip(["C000001|1|", "late|2|"]) {
+            let rest = read_with(&source, request(mode, true), Some(state)).unwrap();
+            assert!(rest.resumed && rest.rows.len() < 20_000 && !rest.rows.iter().any(|row| row.starts_with(missed)));
+            let next = incremental(&source, rest.state()).unwrap();
+            assert!(next.rows.iter().any(|row| row.starts_with(missed)), "{mode:?}");
+        }
+    }
+}
+
+/// Ends the sessions of others with this database.
+fn break_connections(database: &Database) {
+    database.execute(match database {
+        // Of this database: other tests are at work on the same server.
+        Database::Postgres(_) => {
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'reunion' and datname = current_database()"
+        }
+        _ => {
+            "delimiter //\nbegin not atomic declare n int; select id into n from information_schema.processlist \
+             where db = database() and id <> connection_id() limit 1; kill n; end //"
+        }
+    });
+}
+
+#[test]
 fn a_lost_connection_is_made_anew_and_nothing_is_lost() {
     for database in [Database::postgres(), Database::mariadb()] {
         many(&database, 150_000);
@@ -280,19 +344,7 @@ fn a_lost_connection_is_made_anew_and_nothing_is_lost() {
             let mut pulled = Pulled::default();
             let mut items = source.read(&Call::for_tests(), request(ReadMode::Incremental, false), None).unwrap();
             (0..3).for_each(|_| pulled.add(items.next().unwrap().unwrap()));
-            match &database {
-                Database::Postgres(_) => {
-                    // Of this database: other tests are at work on the same server.
-                    let kill = "select pg_terminate_backend(pid) from pg_stat_activity \
-                         where application_name = 'reunion' and datname = current_database()";
-                    database.execute(kill);
-                }
-                _ => {
-                    let kill = "delimiter //\nbegin not atomic declare n int; select id into n from information_schema.processlist \
-                         where db = database() and id <> connection_id() limit 1; kill n; end //";
-                    database.execute(kill);
-                }
-            }
+            break_connections(&database);
             for item in items {
                 pulled.add(item?);
             }

@@ -5,18 +5,20 @@ use reunion_sdk::{ErrorClass, PluginError};
 use sqlx::mysql::{MySql, MySqlColumn, MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, Type, TypeInfo};
 
-use super::{Sink, note_unfit};
-use crate::columns::{Cells, Column, Kind, Rows, no_type};
+use super::{Sink, note_unfit, tls};
+use crate::columns::{Cells, Column, Kind, ROW_BYTES_MAX, Rows, no_type, too_large};
 use crate::config::{Config, TlsMode};
 use crate::failure::failed;
 use crate::wait::Wait;
 
 pub async fn connect(config: &Config) -> Result<MySqlConnection, PluginError> {
     let connecting = |error: sqlx::Error| failed("connecting", &error);
-    let url = config.url.replacen("mariadb:", "mysql:", 1);
+    let url = config.url.as_deref().unwrap_or_default().replacen("mariadb:", "mysql:", 1);
     // Times as the server's own clock shows them, unless the config says otherwise.
     let mut options = url.parse::<MySqlConnectOptions>().map_err(connecting)?.timezone(config.session_timezone.clone());
-    options = options.charset("utf8mb4").statement_cache_capacity(0).disable_statement_logging();
+    // The driver would look an address of IPv6 up by a name that has its brackets.
+    let host = options.get_host().trim_matches(['[', ']']).to_owned();
+    options = options.host(&host).charset("utf8mb4").statement_cache_capacity(0).disable_statement_logging();
     if let Some(password) = &config.password {
         options = options.password(password.reveal());
     }
@@ -28,8 +30,8 @@ pub async fn connect(config: &Config) -> Result<MySqlConnection, PluginError> {
         TlsMode::VerifyCa => options.ssl_mode(MySqlSslMode::VerifyCa),
         TlsMode::VerifyFull => options.ssl_mode(MySqlSslMode::VerifyIdentity),
     };
-    if let Some(ca) = &config.tls.ca {
-        options = options.ssl_ca(ca);
+    if let Some(ca) = tls::authority(&config.tls)? {
+        options = options.ssl_ca_from_pem(ca);
     }
     let mut connection = options.connect().await.map_err(|error| match (&error, &config.session_timezone) {
         (sqlx::Error::Database(refused), Some(zone)) if refused.message().contains("time zone") => {
@@ -94,7 +96,7 @@ pub async fn read(
     while let Some(row) = wait.on(stream.next()).await? {
         let row = row.map_err(broken)?;
         let mut text_bytes = 0;
-        for at in 0..columns.len() {
+        for (at, column) in columns.iter().enumerate() {
             let value: Option<&[u8]> = row.try_get_unchecked(at).map_err(broken)?;
             let cells = &mut rows.cells[at];
             match value {
@@ -103,6 +105,9 @@ pub async fn read(
                     // The server converts texts to the session's character set.
                     let text = String::from_utf8_lossy(value);
                     text_bytes += if matches!(cells, Cells::Text(_)) { text.len() } else { 0 };
+                    if text_bytes > ROW_BYTES_MAX {
+                        return Err(too_large(&column.name));
+                    }
                     if !cells.parse(&text) {
                         rows.is_unfit(at);
                     }

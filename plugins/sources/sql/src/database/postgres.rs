@@ -8,8 +8,8 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeKind};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, SqlSafeStr, Statement, TypeInfo};
 
-use super::{Sink, note_unfit};
-use crate::columns::{Cells, Column, DECIMAL_PLACES, Kind, Rows, no_type};
+use super::{Sink, note_unfit, tls};
+use crate::columns::{Cells, Column, DECIMAL_PLACES, Kind, ROW_BYTES_MAX, Rows, no_type, too_large};
 use crate::config::{Config, TlsMode};
 use crate::failure::failed;
 use crate::wait::Wait;
@@ -21,9 +21,12 @@ const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 
 pub async fn connect(config: &Config) -> Result<PgConnection, PluginError> {
     let connecting = |error: sqlx::Error| failed("connecting", &error);
-    let options: PgConnectOptions = config.url.parse().map_err(connecting)?;
+    let options: PgConnectOptions = config.url.as_deref().unwrap_or_default().parse().map_err(connecting)?;
     let timeout = format!("{}s", config.statement_timeout_secs);
+    // The driver would look an address of IPv6 up by a name that has its brackets.
+    let host = options.get_host().trim_matches(['[', ']']).to_owned();
     let mut options = options
+        .host(&host)
         .application_name("reunion")
         .options([("default_transaction_read_only", "on"), ("statement_timeout", timeout.as_str())])
         .statement_cache_capacity(0)
@@ -39,8 +42,8 @@ pub async fn connect(config: &Config) -> Result<PgConnection, PluginError> {
         TlsMode::VerifyCa => options.ssl_mode(PgSslMode::VerifyCa),
         TlsMode::VerifyFull => options.ssl_mode(PgSslMode::VerifyFull),
     };
-    if let Some(ca) = &config.tls.ca {
-        options = options.ssl_root_cert(ca);
+    if let Some(ca) = tls::authority(&config.tls)? {
+        options = options.ssl_root_cert_from_pem(ca);
     }
     let mut connection = options.connect().await.map_err(connecting)?;
     let zone = config.session_timezone.as_deref();
@@ -175,7 +178,7 @@ impl Decoder {
             }
             (self.begun, used) = (true, bytes.len() - head.0.len());
         }
-        while let Some(row) = whole_row(&bytes[used..])? {
+        while let Some(row) = self.whole_row(&bytes[used..])? {
             if row == 2 {
                 self.ended = true;
                 return Ok(used + row);
@@ -186,6 +189,29 @@ impl Decoder {
             used += row;
         }
         Ok(used)
+    }
+
+    /// The bytes of the row at the beginning, if all of it is there; two for the mark of the end. A row that is
+    /// too large is refused before it has come.
+    fn whole_row(&self, bytes: &[u8]) -> Result<Option<usize>, PluginError> {
+        let mut rest = Bytes(bytes);
+        let mut row_bytes = 0;
+        let Some(cells) = rest.i16() else { return Ok(None) };
+        for at in 0..usize::try_from(cells).unwrap_or(0) {
+            let Some(length) = rest.i32() else { return Ok(None) };
+            if length < -1 {
+                return Err(not_understood());
+            }
+            let length = usize::try_from(length).unwrap_or(0);
+            row_bytes += length;
+            if row_bytes > ROW_BYTES_MAX {
+                return Err(self.rows.name(at).map_or_else(not_understood, too_large));
+            }
+            if rest.take(length).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(bytes.len() - rest.0.len()))
     }
 
     fn row(&mut self, bytes: &[u8]) -> Result<Option<RecordBatch>, PluginError> {
@@ -220,22 +246,6 @@ impl Decoder {
         }
         if self.ended { Ok(()) } else { Err(PluginError::new(ErrorClass::Unavailable, "the server broke off")) }
     }
-}
-
-/// The bytes of the row at the beginning, if all of it is there; two for the mark of the end.
-fn whole_row(bytes: &[u8]) -> Result<Option<usize>, PluginError> {
-    let mut rest = Bytes(bytes);
-    let Some(cells) = rest.i16() else { return Ok(None) };
-    for _ in 0..cells.max(0) {
-        let Some(length) = rest.i32() else { return Ok(None) };
-        if length < -1 {
-            return Err(not_understood());
-        }
-        if rest.take(usize::try_from(length).unwrap_or(0)).is_none() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(bytes.len() - rest.0.len()))
 }
 
 /// Adds a value; whether it is one of the column's type. None where the bytes are not of the type.

@@ -1,13 +1,15 @@
 //! SQLite: a file, whose columns have no types of their own. What a column was declared as a whole number is
 //! one, every other is text as it stands.
 
+use std::path::Path;
+
 use futures::StreamExt;
 use reunion_sdk::{ErrorClass, PluginError};
 use sqlx::sqlite::{SqliteColumn, SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
 
 use super::Sink;
-use crate::columns::{Cells, Column, Kind, Rows, no_type};
+use crate::columns::{Cells, Column, Kind, ROW_BYTES_MAX, Rows, no_type, too_large};
 use crate::config::{Config, Dialect};
 use crate::failure::failed;
 use crate::query::quoted;
@@ -17,8 +19,8 @@ use crate::wait::{Stop, Wait};
 const STEPS: i32 = 200_000;
 
 pub async fn connect(config: &Config, stop: &Stop) -> Result<SqliteConnection, PluginError> {
-    let connecting = |error: sqlx::Error| failed("opening the file", &error);
-    let options: SqliteConnectOptions = config.url.parse().map_err(connecting)?;
+    let connecting = |error: sqlx::Error| PluginError { key: Some("file".into()), ..failed("opening the file", &error) };
+    let options = SqliteConnectOptions::new().filename(config.file.as_deref().unwrap_or(Path::new("")));
     let options =
         options.read_only(true).create_if_missing(false).busy_timeout(std::time::Duration::from_secs(config.connect_timeout_secs));
     let mut connection = options.disable_statement_logging().connect().await.map_err(connecting)?;
@@ -83,6 +85,9 @@ pub async fn read(
                 (Cells::Text(cells), "TEXT") => {
                     let text: &str = row.try_get_unchecked(at).map_err(broken)?;
                     text_bytes += text.len();
+                    if text_bytes > ROW_BYTES_MAX {
+                        return Err(too_large(&column.name));
+                    }
                     cells.append_value(text);
                 }
                 (_, other) => return Err(no_type(&column.name, other)),

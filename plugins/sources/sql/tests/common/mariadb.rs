@@ -1,5 +1,5 @@
-//! A private MariaDB server for tests: its data in a temporary folder, reached by a socket in it, gone when
-//! the test process is. Its clock shows the time of Shanghai.
+//! A private MariaDB server for tests: its data in a temporary folder, reached by a socket in it, and by a port
+//! where a test asks for one; gone when the test process is. Its clock shows the time of Shanghai.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -20,15 +20,22 @@ pub struct Server {
 /// The server of this test process, started when it is first asked for.
 pub fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
+    SERVER.get_or_init(|| Server::start(None))
 }
 
 impl Server {
-    fn start() -> Self {
+    /// One that a port leads to as well, where there is one.
+    pub fn start(port: Option<&private::Port>) -> Self {
         let folder = private::folder("mariadb");
         let user = Command::new("id").arg("-un").output().expect("id is there").stdout;
         let user = format!("--user={}", String::from_utf8_lossy(&user).trim());
-        let mut install = Command::new("mariadb-install-db");
+        // A server that starts removes the temporary tables that it finds, also those of others.
+        let apart = |program: &str| {
+            let mut command = Command::new(program);
+            command.env("TMPDIR", &folder);
+            command
+        };
+        let mut install = apart("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &user]);
         let made = install.arg(format!("--datadir={}", folder.join("data").display())).output().expect(INSTALL);
         assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
@@ -36,17 +43,23 @@ impl Server {
         let path = |name: &str| folder.join(name).display().to_string();
         let [data, socket, pid] =
             [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")].map(|(key, name)| format!("--{key}={}", path(name)));
-        let args = [
-            "--no-defaults",
-            &user,
-            &data,
-            &socket,
-            &pid,
-            "--skip-networking",
-            "--default-time-zone=+08:00",
-            "--innodb-flush-log-at-trx-commit=0",
-        ];
-        let keeper = private::keep(Command::new("/bin/sh"), &folder, "TERM", program(), &args);
+        let args = ["--no-defaults", &user, &data, &socket, &pid, "--default-time-zone=+08:00", "--innodb-flush-log-at-trx-commit=0"];
+        let mut args = args.map(String::from).to_vec();
+        match port {
+            None => args.push("--skip-networking".into()),
+            Some(port) => args.extend(["--bind-address=127.0.0.1".into(), format!("--port={}", port.number)]),
+        }
+        match port.and_then(|port| port.certificate.as_ref()) {
+            // Newer ones make a certificate of their own.
+            None => args.push("--skip-ssl".into()),
+            Some(certificate) => {
+                for (setting, pem) in ["ssl-cert", "ssl-key"].iter().zip(certificate) {
+                    private::write_secret(&folder.join(setting), pem);
+                    args.push(format!("--{setting}={}", path(setting)));
+                }
+            }
+        }
+        let keeper = private::keep(apart("/bin/sh"), &folder, "TERM", program(), &args);
         let server = Self { folder, _keeper: keeper };
         private::wait_until(|| server.client("select 1", None).status.success(), &server.folder);
         server

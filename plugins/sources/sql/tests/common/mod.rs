@@ -1,12 +1,7 @@
-//! The databases that the tests read: each with a way to change it that does not go through the plugin.
+//! What the tests of the plugin have in common: databases, and what was read of them.
 
-#[path = "../../../../../core/ledger/tests/common/postgres.rs"]
-mod postgres;
-
-pub mod mariadb;
-mod sqlite;
-
-use std::path::PathBuf;
+pub mod database;
+pub mod writers;
 
 use reunion_sdk::arrow::array::{Array, ArrayRef, RecordBatch};
 use reunion_sdk::arrow::compute::cast;
@@ -15,58 +10,13 @@ use reunion_sdk::{Call, Item, PluginError, ReadMode, ReadRequest, Source};
 use reunion_source_sql::SqlSource;
 use serde_json::{Value, json};
 
-/// A database.
-pub enum Database {
-    Sqlite { path: PathBuf, _folder: Option<tempfile::TempDir> },
-    Postgres(String),
-    Mariadb { name: String, url: String },
-}
+pub use database::{Database, mariadb};
 
 impl Database {
-    /// One of each kind.
-    pub fn all() -> Vec<Self> {
-        vec![Self::sqlite(), Self::postgres(), Self::mariadb()]
-    }
-
-    pub fn sqlite() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self::Sqlite { path: folder.path().join("till.db"), _folder: Some(folder) }
-    }
-
-    pub fn postgres() -> Self {
-        Self::Postgres(postgres::server().database())
-    }
-
-    pub fn mariadb() -> Self {
-        let (name, url) = mariadb::server().database("root");
-        Self::Mariadb { name, url }
-    }
-
-    pub fn url(&self) -> String {
-        match self {
-            Self::Sqlite { path, .. } => format!("sqlite://{}", path.display()),
-            Self::Postgres(url) | Self::Mariadb { url, .. } => url.clone(),
-        }
-    }
-
-    /// Runs statements. The types `{text}` and `{time}` are those of the database.
-    pub fn execute(&self, sql: &str) {
-        let (text, time) = match self {
-            Self::Sqlite { .. } => ("text", "text"),
-            Self::Postgres(_) => ("text", "timestamp"),
-            Self::Mariadb { .. } => ("varchar(64)", "datetime(6)"),
-        };
-        let sql = sql.replace("{text}", text).replace("{time}", time);
-        match self {
-            Self::Sqlite { path, .. } => sqlite::execute(path, &sql),
-            Self::Postgres(url) => postgres::server().execute(url, &sql),
-            Self::Mariadb { name, .. } => mariadb::server().execute(name, &sql),
-        }
-    }
-
     /// A source on it.
     pub fn source(&self, with: Value) -> SqlSource {
-        let mut table = json!({"url": self.url()});
+        let (key, place) = self.place();
+        let mut table = json!({key: place});
         table.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
         SqlSource::create("pos", serde_json::from_value(table).unwrap()).unwrap()
     }
