@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside the Rust toolchain, where that can be done without asking.
+# Installs what the tests need beside the Rust toolchain, where that can be done without asking; with `erp`, what those
+# with a real ERP need too.
 set -eu
 
 needed=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || needed+=(postgresql)
 [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null || needed+=(mariadb-server-core mariadb-client-core)
+[ "${1:-}" != erp ] || python3 -c 'import ensurepip, venv' 2>/dev/null || needed+=(python3-venv)
 command -v gcc >/dev/null || needed+=(gcc libc6-dev)
 command -v g++ >/dev/null || needed+=(g++)
 [ "${#needed[@]}" -eq 0 ] && exit 0
