@@ -16,6 +16,7 @@ help:
 
 demo:
 	$(CARGO) build --quiet -p reunion-daemon $(LIBRARIES)
+	$(CARGO) build --quiet -p reunion-channel-webhook --example receiver
 	config/demo/run.sh
 
 test:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the demo: one pass over the exports beside this file. `make demo` builds what it needs first.
+# Runs the demo: one pass over the files beside this one. `make demo` builds what it needs first.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,7 +13,28 @@ if [ ! -e "$here/state.key" ]; then
     (umask 077 && "$reunion" key new >"$here/state.key")
 fi
 
+if [ ! -e "$here/webhook.secret" ]; then
+    (umask 077 && echo "whsec_$(head -c 32 /dev/urandom | base64)" >"$here/webhook.secret")
+fi
+
+# The head office: it prints what it is given, and remembers it.
+received=$(mktemp)
+WEBHOOK_SECRET=$(cat "$here/webhook.secret") \
+    "$target/debug/examples/receiver" 127.0.0.1:18473 "$here/received.db" >"$received" &
+receiver=$!
+trap 'kill "$receiver" 2>/dev/null || true; rm -f "$received"' EXIT
+until grep -q http "$received"; do
+    kill -0 "$receiver" 2>/dev/null || { echo "the demo's receiver could not listen on 127.0.0.1:18473" >&2; exit 1; }
+    sleep 0.1
+done
+
 "$reunion" --config "$config" once --now 2026-09-21T22:30:00+08:00
+
+if grep -q scent-week "$received"; then
+    echo
+    echo "The head office got $(grep -c scent-week "$received") tasks by HTTP, such as"
+    grep scent-week "$received" | head -2 | sed 's/^/  /'
+fi
 
 lists=$(find "$here/out" -name '*.csv' | sort)
 echo
@@ -29,7 +50,7 @@ What to try next:
   reunion query "select source, reason, count(*) from quarantine group by 1, 2 order by 3 desc"
   reunion tasks ls --state accepted                  the tasks that were handed out
   reunion suppress add 17674578175 --reason asked    never contact this phone again
-  rm -r ${here#"$PWD"/}/state ${here#"$PWD"/}/out              start over
+  (cd ${here#"$PWD"/} && rm -r state out received.db*)      start over
 Or fill in the column "result" of a work list (added, refused, wrong_number, do_not_call), save it in
 ${here#"$PWD"/}/returned, and run the demo again.
 TEXT

@@ -3,6 +3,8 @@
 //!
 //! `REUNION_TASKS` is how many tasks there are; without it as many as a test may take.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../../plugins/channels/webhook/tests/common/receiver.rs"]
 mod receiver;
 
@@ -83,7 +85,7 @@ impl Crm {
     }
 
     fn process(folder: &TempDir, listen: &str, is_idempotent: bool) -> (Child, String) {
-        let mut command = Command::new(binary().with_file_name("receiver"));
+        let mut command = Command::new(binary().with_file_name("faulty_receiver"));
         command.args(["--listen", listen, "--journal"]).arg(folder.path().join("journal")).args(is_idempotent.then_some("--idempotent"));
         command.args(["--busy-percent", "5", "--broken-percent", "2", "--lost-before-percent", "1", "--lost-after-percent", "1"]);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();

@@ -68,7 +68,7 @@ fn ls(app: &App, state: &State, wanted: &cli::TaskFilter, limit: u32) -> Result<
     app.print(&rows, |_| {
         let mut table = table(&["task", "campaign", "channel", "store", "state", "changed", "why"]);
         for task in &found {
-            let why = task.code.clone().or_else(|| task.outcome.clone()).unwrap_or_default();
+            let why = [&task.code, &task.outcome, &task.message].into_iter().flatten().next().cloned().unwrap_or_default();
             let changed = moment(task.changed_us, &app.config.timezone);
             let store = task.store.clone().unwrap_or_default();
             table.add_row([

@@ -222,7 +222,7 @@ fn the_traits_follow_the_config() {
     let risky = traits(json!({}));
     assert_eq!((risky.idempotent, risky.dispatch_tasks_max, risky.reach), (false, 1_000, Reach::Loopback));
     let safe = traits(json!({"idempotent": true, "consent": "message"}));
-    assert_eq!((safe.idempotent, safe.dispatch_tasks_max, safe.consent.as_deref()), (true, 10_000, Some("message")));
+    assert_eq!((safe.idempotent, safe.dispatch_tasks_max, safe.consent.as_deref()), (true, 2_000, Some("message")));
     let slow = traits(json!({"requests_per_minute_max": 20, "batch_tasks_max": 1}));
     assert_eq!(slow.dispatch_tasks_max, 20, "a dispatch takes about a minute");
 }
