@@ -186,6 +186,33 @@ fn times_that_mean_never_are_missing() {
 }
 
 #[test]
+fn a_day_that_means_never_to_one_erp_alone_is_made_missing_by_its_query() {
+    for database in Database::all() {
+        table(&database, ", at {time}", &[format!("'{}', '1990-01-01 00:00:00'", phone(0))]);
+        let query = "select id, phone, nullif(at, '1990-01-01 00:00:00') as last_order_at from member";
+        let retailer = retailer(&database, query, "", "");
+        retailer.once();
+        assert_eq!(members(&retailer, "last_order_at"), [json!({"last_order_at": null})]);
+    }
+}
+
+#[test]
+fn a_number_that_was_given_to_somebody_else_is_two_members_where_names_decide() {
+    for database in Database::all() {
+        let rows = [("王静", "2017-03-01 10:00:00"), ("李伟", "2026-03-01 10:00:00")];
+        table(&database, ", name {text}, at {time}", &rows.map(|(name, at)| format!("'{}', '{name}', '{at}'", phone(0))));
+        let query = "select id, phone, name, 'S1' as store, at as created_at from member";
+        let mut retailer = retailer(&database, query, "", "");
+        retailer.edit_config("[tags.member]", "[identity]\nshared_phone = { cards_max = 5, policy = \"household\" }\n[tags.member]");
+        let report = retailer.once();
+        assert_sums(&report);
+        assert_eq!(members(&retailer, "name").len(), 2);
+        // Whoever has it now gets one task, and not one for each of them.
+        assert_eq!(count(&report, "/campaigns/hello/planned"), 1, "{report:#}");
+    }
+}
+
+#[test]
 fn days_and_times_that_are_numbers_are_read_by_their_format() {
     let source = "columns.registered_at = { from = \"day\", format = \"%Y%m%d\" }\n\
          columns.last_order_at = { from = \"secs\", format = \"%s\" }";
