@@ -127,7 +127,7 @@ fn a_secret_is_found_where_the_config_says_or_said_to_be_missing() {
     assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
     retailer.edit_config("password = \"hunter2\"\n", "");
     retailer.edit_config("file = \"erp.db\"", "url = \"mysql://reader:hunter2@erp.example/pos\"");
-    let shown = retailer.run(&["plan"]).exits(2);
+    let shown = retailer.run(&["check"]).exits(2);
     shown.says(&["`url` holds a password", "reunion.toml:15"]);
     assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
 }
