@@ -19,6 +19,8 @@
 //! folder, umask, locale, signal handlers).
 #![allow(unsafe_code)]
 
+#[cfg(feature = "tls")]
+mod authority;
 mod batches;
 mod call;
 mod config;
@@ -32,6 +34,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use arrow;
+#[cfg(feature = "tls")]
+pub use authority::Authority;
 pub use batches::{EventsBuilder, ReceiptsBuilder, RejectedBuilder};
 pub use call::Call;
 pub use reunion_abi::text_array;

@@ -1,7 +1,5 @@
 //! The way to the receiver: one request, with a limit on everything.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +7,7 @@ use std::time::Duration;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reunion_sdk::{ErrorClass, PluginError};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use reunion_sdk::{Authority, ErrorClass, PluginError};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::answer::Answer;
@@ -113,39 +109,18 @@ impl Client {
 
 /// Trusts the authorities of the system, or the one that the config names.
 fn tls(ca: Option<&Path>) -> Result<ClientConfig, PluginError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                let added = roots.add(certificate);
-                added.map_err(|error| unusable(path, &error.to_string()))?;
-            }
-        }
-        // What the system has and cannot be read is not trusted; the handshake says what is missing.
-        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
+    let roots = ca.map_or_else(|| Ok(of_the_system()), |path| Authority::read(path, "tls_ca").map(|authority| authority.roots))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.map_err(|error| PluginError::new(ErrorClass::Internal, error.to_string()))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PluginError> {
-    let pem = fs::read(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => unusable(path, "there is no such file"),
-        kind => unusable(path, &kind.to_string()),
-    })?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(unusable(path, "it holds no certificate in PEM form")),
-    }
-}
-
-fn unusable(path: &Path, why: &str) -> PluginError {
-    PluginError::new(ErrorClass::InvalidConfig, format!("the authority's certificate {} cannot be used: {why}", path.display()))
-        .key("tls_ca")
-        .hint("a PEM file begins with -----BEGIN CERTIFICATE-----")
+/// What the system has and cannot be read is not trusted; the handshake says what is missing.
+fn of_the_system() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 /// What is known of a request that has no answer.
@@ -185,6 +160,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_wait_is_read_in_both_forms_and_bounded() {

@@ -3,7 +3,6 @@
 mod mysql;
 mod postgres;
 mod sqlite;
-mod tls;
 
 use std::time::Duration;
 

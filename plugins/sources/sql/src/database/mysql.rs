@@ -1,11 +1,11 @@
 //! MySQL and MariaDB: read by their text protocol, whose values need no form of their own for each type.
 
 use futures::StreamExt;
-use reunion_sdk::{ErrorClass, PluginError};
+use reunion_sdk::{Authority, ErrorClass, PluginError};
 use sqlx::mysql::{MySql, MySqlColumn, MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, Row, SqlSafeStr, Statement, Type, TypeInfo};
 
-use super::{Sink, note_unfit, tls};
+use super::{Sink, note_unfit};
 use crate::columns::{Cells, Column, Kind, ROW_BYTES_MAX, Rows, no_type, too_large};
 use crate::config::{Config, TlsMode};
 use crate::failure::failed;
@@ -30,8 +30,10 @@ pub async fn connect(config: &Config) -> Result<MySqlConnection, PluginError> {
         TlsMode::VerifyCa => options.ssl_mode(MySqlSslMode::VerifyCa),
         TlsMode::VerifyFull => options.ssl_mode(MySqlSslMode::VerifyIdentity),
     };
-    if let Some(ca) = tls::authority(&config.tls)? {
-        options = options.ssl_ca_from_pem(ca);
+    // The driver reads the file only when a server has answered, takes one without a certificate for none at all, and its
+    // errors name no key.
+    if let Some(path) = &config.tls.ca {
+        options = options.ssl_ca_from_pem(Authority::read(path, "tls.ca")?.pem);
     }
     let mut connection = options.connect().await.map_err(|error| match (&error, &config.session_timezone) {
         (sqlx::Error::Database(refused), Some(zone)) if refused.message().contains("time zone") => {

@@ -3,12 +3,12 @@
 
 use futures::StreamExt;
 use reunion_sdk::arrow::array::RecordBatch;
-use reunion_sdk::{ErrorClass, PluginError};
+use reunion_sdk::{Authority, ErrorClass, PluginError};
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeKind};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions, Executor, SqlSafeStr, Statement, TypeInfo};
 
-use super::{Sink, note_unfit, tls};
+use super::{Sink, note_unfit};
 use crate::columns::{Cells, Column, DECIMAL_PLACES, Kind, ROW_BYTES_MAX, Rows, no_type, too_large};
 use crate::config::{Config, TlsMode};
 use crate::failure::failed;
@@ -42,8 +42,10 @@ pub async fn connect(config: &Config) -> Result<PgConnection, PluginError> {
         TlsMode::VerifyCa => options.ssl_mode(PgSslMode::VerifyCa),
         TlsMode::VerifyFull => options.ssl_mode(PgSslMode::VerifyFull),
     };
-    if let Some(ca) = tls::authority(&config.tls)? {
-        options = options.ssl_root_cert_from_pem(ca);
+    // The driver reads the file only when a server has answered, takes one without a certificate for none at all, and its
+    // errors name no key.
+    if let Some(path) = &config.tls.ca {
+        options = options.ssl_root_cert_from_pem(Authority::read(path, "tls.ca")?.pem);
     }
     let mut connection = options.connect().await.map_err(connecting)?;
     let zone = config.session_timezone.as_deref();
