@@ -23,6 +23,16 @@ const DAY_SECS: i64 = 86_400;
 /// The master key of every retailer, so that two of them give the same ids.
 pub const KEY: &str = "6b65792d6f662d746865742d74657374732d6f662d7265756e696f6e2d303031";
 
+/// What a config begins with whose state lies beside it, and whose clock a test sets.
+pub const OPENING: &str = r#"
+timezone = "Asia/Shanghai"
+[state]
+dir = "state"
+key = { file = "state.key" }
+[testing]
+clock = true
+"#;
+
 /// The config of [`Retailer::generated`]: two exports, a store's work list, no limits that defer.
 pub const TWO_SOURCES: &str = r#"
 timezone = "Asia/Shanghai"

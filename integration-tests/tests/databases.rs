@@ -11,18 +11,11 @@ mod writers;
 use std::collections::BTreeMap;
 
 use database::Database;
-use reunion_integration_tests::harness::{Retailer, assert_sums, count};
+use reunion_integration_tests::harness::{OPENING, Retailer, assert_sums, count};
 use serde_json::Value;
 use writers::Member;
 
-const CONFIG: &str = r#"
-timezone = "Asia/Shanghai"
-[state]
-dir = "state"
-key = { file = "state.key" }
-[testing]
-clock = true
-[sources.erp]
+const CONFIG: &str = r#"[sources.erp]
 plugin = "sql"
 mode = "incremental"
 sweep = "0 3 * * *"
@@ -49,7 +42,7 @@ campaigns = ["hello"]
 "#;
 
 fn retailer() -> Retailer {
-    let retailer = Retailer::new(CONFIG);
+    let retailer = Retailer::new(&format!("{OPENING}{CONFIG}"));
     execute(&retailer, "create table member (card text primary key, mobile text, name text, store text, changed text)");
     retailer
 }
@@ -136,7 +129,7 @@ fn a_secret_is_found_where_the_config_says_or_said_to_be_missing() {
 fn after_the_last_sweep_the_records_are_the_tables_whatever_changed_while_runs_read_them() {
     for database in Database::all() {
         database.execute(writers::TABLES);
-        let mut retailer = Retailer::new(CONFIG);
+        let mut retailer = Retailer::new(&format!("{OPENING}{CONFIG}"));
         let (key, place) = database.place();
         retailer.edit_config("file = \"erp.db\"", &format!("{key} = {place:?}"));
         retailer.edit_config("sweep = ", &format!("overlap_secs = {}\ndeleted_share_max = 1.0\nsweep = ", writers::LATE_SECS + 1));

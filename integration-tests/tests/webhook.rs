@@ -17,19 +17,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use receiver::{Reply, Server};
-use reunion_integration_tests::harness::{Retailer, binary, count, export, row};
+use reunion_integration_tests::harness::{OPENING, Retailer, binary, count, export, row};
 use tempfile::TempDir;
 
 /// Enough for a kill of each kind to find the run at work.
 const TASKS: usize = 8_000;
-const CONFIG: &str = r#"
-timezone = "Asia/Shanghai"
-[state]
-dir = "state"
-key = { file = "state.key" }
-[testing]
-clock = true
-[sources.pos]
+const CONFIG: &str = r#"[sources.pos]
 plugin = "file"
 mode = "snapshot"
 [sources.pos.with]
@@ -61,7 +54,7 @@ fn tasks_max() -> usize {
 }
 
 fn retailer(members: usize, url: &str) -> Retailer {
-    let mut retailer = Retailer::new(&CONFIG.replace("URL", url));
+    let mut retailer = Retailer::new(&format!("{OPENING}{CONFIG}").replace("URL", url));
     retailer.write(
         "pos.csv",
         &export((0..members).map(|at| row(&format!("C{at}"), &format!("139{}", 12_000_000 + at), "王", &format!("S{}", at % 40)))),

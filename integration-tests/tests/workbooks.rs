@@ -2,17 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use reunion_integration_tests::harness::{Retailer, assert_sums, count};
+use reunion_integration_tests::harness::{OPENING, Retailer, assert_sums, count};
 use rust_xlsxwriter::Workbook;
 
-const CONFIG: &str = r#"
-timezone = "Asia/Shanghai"
-[state]
-dir = "state"
-key = { file = "state.key" }
-[testing]
-clock = true
-[sources.regulars]
+const CONFIG: &str = r#"[sources.regulars]
 plugin = "file"
 mode = "snapshot"
 key = ["phone"]
@@ -43,7 +36,7 @@ fn write(retailer: &Retailer, numbers: impl Iterator<Item = u32>) {
 
 #[test]
 fn a_sheet_that_is_sorted_anew_changes_nothing() {
-    let mut retailer = Retailer::new(CONFIG);
+    let mut retailer = Retailer::new(&format!("{OPENING}{CONFIG}"));
     write(&retailer, 1..51);
     let first = retailer.once();
     assert_sums(&first);

@@ -1,6 +1,6 @@
 //! What ERPs really hold, in databases of each kind: one test for each pitfall.
 
-use reunion_integration_tests::harness::{Retailer, assert_sums, count};
+use reunion_integration_tests::harness::{OPENING, Retailer, assert_sums, count};
 use serde_json::{Value, json};
 
 use super::database::Database;
@@ -10,14 +10,7 @@ fn retailer(database: &Database, query: &str, source: &str, with: &str) -> Retai
     let mode = if with.contains("changed") { "incremental\"\nsweep = \"never" } else { "snapshot" };
     let (key, place) = database.place();
     Retailer::new(&format!(
-        r#"
-timezone = "Asia/Shanghai"
-[state]
-dir = "state"
-key = {{ file = "state.key" }}
-[testing]
-clock = true
-[sources.erp]
+        r#"{OPENING}[sources.erp]
 plugin = "sql"
 mode = "{mode}"
 max_age_hours = 8784
