@@ -32,8 +32,9 @@ test-erp:
 	integration-tests/erp/run.sh
 
 bench:
-	$(CARGO) build --release -p reunion-daemon $(LIBRARIES) -p reunion-integration-tests
+	$(CARGO) build --release -p reunion-daemon $(LIBRARIES) -p reunion-source-dummy -p reunion-integration-tests
 	integration-tests/bench.sh
+	$${CARGO_TARGET_DIR:-target}/release/bench_workers
 
 docs:
 	UPDATE_DOCS=1 $(CARGO) test --quiet -p reunion-daemon --test config_reference

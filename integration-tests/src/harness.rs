@@ -186,6 +186,8 @@ pub struct Retailer {
 pub struct Ended {
     /// The exit code; -1 where a signal ended it.
     pub code: i32,
+    /// The process that it was.
+    pub pid: u32,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -585,7 +587,7 @@ pub fn end(mut command: Command) -> Ended {
     let killed = watchdog.join().unwrap_or(false);
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(!killed, "it did not end within {} s\n{stdout}\n{stderr}", WATCHDOG.as_secs());
-    Ended { code: output.status.code().unwrap_or(-1), stdout, stderr }
+    Ended { code: output.status.code().unwrap_or(-1), pid, stdout, stderr }
 }
 
 /// A count in a report; fails where it is none.

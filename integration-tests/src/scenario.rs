@@ -155,6 +155,17 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Has its plugins run in the program's own process, for tests that watch what it does: a library that is
+    /// preloaded is not in its workers.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn keep_plugins_in_process(&self) -> Result<(), Failed> {
+        let config = self.folder.join("reunion.toml");
+        let text = fs::read_to_string(&config)?.replace("plugin = \"file\"", "plugin = \"file\"\nisolation = \"in-process\"");
+        Ok(fs::write(config, text)?)
+    }
+
     /// A copy in another folder, which must be empty or not there.
     ///
     /// # Errors

@@ -107,7 +107,10 @@ fn every_plugin_has_the_same_shape() {
 #[test]
 fn every_dependency_has_one_version() {
     let dependency = |line: &str| line.contains(" = ") && !line.contains("workspace = true");
-    for (path, text) in files(&["core", "plugins", "integration-tests"], &["Cargo.toml"]) {
+    // The plugin that was built apart is there because its versions are others; templates become crates elsewhere.
+    let apart = ["integration-tests/apart/", "core/daemon/templates/"];
+    let is_ours = |(path, _): &(String, String)| !apart.iter().any(|folder| path.starts_with(folder));
+    for (path, text) in files(&["core", "plugins", "integration-tests"], &["Cargo.toml"]).into_iter().filter(is_ours) {
         let tables = text.split("\n[").filter(|table| table.starts_with("dependencies]") || table.starts_with("dev-dependencies]"));
         let own = tables.flat_map(|table| table.lines().skip(1)).find(|line| dependency(line));
         assert_eq!(own, None, "{path}: this belongs in the workspace's table");

@@ -6,8 +6,10 @@
 //!   program with the feature `faults`, which these tests build under a name of its own (`reunion-faults`),
 //!   so that `reunion` itself never has them;
 //! - before and after its system calls that make something last, those of SQLite and of the plugins among
-//!   them, by a preloaded library, in the plain program;
+//!   them, by a preloaded library, in the plain program, whose plugins run in its own process for that;
 //! - at moments that a clock chooses.
+//!
+//! Everywhere else the plugins are in workers, which die with the program.
 //!
 //! Each is done to a first run and to a run over changes. `REUNION_KILLS` is how many places are tried of
 //! each kind and day; without it there are as many as a test may take.
@@ -134,10 +136,20 @@ struct Stage {
 
 impl Stage {
     fn of(day: Day) -> Result<Self, Failed> {
+        Self::made(day, |_| Ok(()))
+    }
+
+    /// The same, all in one process, so that what is preloaded sees the plugins too.
+    fn in_one_process(day: Day) -> Result<Self, Failed> {
+        Self::made(day, Scenario::keep_plugins_in_process)
+    }
+
+    fn made(day: Day, prepare: impl FnOnce(&Scenario) -> Result<(), Failed>) -> Result<Self, Failed> {
         // A kill takes nothing from files that were written: those in memory will do, and are faster.
         let memory = Path::new("/dev/shm");
         let work = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))? };
         let before = Scenario::create(&work.path().join("before"), ROWS)?;
+        prepare(&before)?;
         let plugins = binary().parent().ok_or("the binary lies in a folder")?.join("deps");
         fs::create_dir(before.folder.join("conf.d"))?;
         fs::write(before.folder.join("conf.d/plugins.toml"), format!("[plugins]\npath = [{plugins:?}]\n"))?;
@@ -257,7 +269,7 @@ fn points(stage: &Stage) -> Result<BTreeMap<String, usize>, Failed> {
 
 /// Kills before and after system calls, strewn over the run.
 fn survive_system_calls(day: Day) -> Result<(), Failed> {
-    let stage = Stage::of(day)?;
+    let stage = Stage::in_one_process(day)?;
     let library = stage.work.path().join("kill.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kill/kill.c");
     let flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"];

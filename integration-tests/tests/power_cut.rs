@@ -165,6 +165,7 @@ fn side_by_side<T: Sync>(items: &[T], each: impl Fn(usize, &T) -> Result<(), Str
 /// Journals one run, and makes sure that the journal is whole: the tree that it gives is the real one.
 fn journal(work: &Path, day: Day) -> Result<Journaled, Failed> {
     let before = Scenario::create(&work.join("before"), ROWS)?;
+    before.keep_plugins_in_process()?;
     let program = program(work)?;
     if day == Day::Second {
         once(before.once(&program, Day::First))?;

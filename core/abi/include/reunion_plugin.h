@@ -6,6 +6,23 @@
  * reunion_entry_v1, at the end of this file. It reads members out of somewhere (a source) or
  * hands tasks to somewhere (a channel). Control is JSON, data is Arrow. This header is the
  * specification; a Rust author uses the SDK, which keeps these rules for them.
+ * docs/author/ leads there, in Rust and in C.
+ *
+ * WHERE IT RUNS. The host starts a process for each component of the operator's config. It loads this
+ * one library, makes one instance (for a channel, more where "THREADS" says so), and ends with the
+ * component. An operator can have it in the host's own process; the rules are the same, and what this
+ * section says of the process does not hold.
+ *   - The working folder is "/". Standard input is empty, standard output leads nowhere; lines on
+ *     standard error end in the host's log, cut. One more descriptor is open, the host's: leave it alone.
+ *   - The environment is PATH, TZ, LANG, LC_ALL, LC_CTYPE, SSL_CERT_FILE and SSL_CERT_DIR, as far as the
+ *     host has them, and TMPDIR, a folder of the component's own. No HOME, and no secret: the config alone
+ *     carries those.
+ *   - SIGPIPE, SIGTERM, SIGINT and SIGHUP are ignored. There are no core files and no new privileges. What "needs"
+ *     in the manifest does not name is refused, with EACCES, EPERM or ENOSYS, as far as the kernel can.
+ *   - The operator limits memory, open files, and the time that an answer may take. A process that takes
+ *     more, and one that breaks the times below, is killed with all that it has started.
+ *   - The library is looked at in another process first, which may do nothing: there the host calls
+ *     reunion_manifest_v1 and reunion_entry_v1. One that crashes there is not used until its file changes.
  *
  * OWNERSHIP. Whoever allocates releases, through a callback; no allocator crosses the line.
  *   - reunion_str is borrowed: valid until the function that it was passed to returns (for the
@@ -32,29 +49,51 @@
  * THREADS. The host makes at most one call at a time on an instance and on the stream that the
  * instance has open, from any thread; a thread is not the same from one call to the next. At most
  * one stream of an instance is open, and no other call is made meanwhile. Three exceptions:
- *   - cancel comes from any thread at any moment;
+ *   - cancel comes from any thread at any moment between create and destroy, also while a call runs;
  *   - poll, and the stream that it made, run beside push and its stream where the manifest says
  *     "concurrent_poll". Otherwise the host makes a second instance for poll;
- *   - different instances are called at the same time.
- * A plugin may have threads of its own. They are joined when destroy returns. A callback of the host
- * is callable from any thread, does not block, and calls nothing of the plugin.
+ *   - different instances are called at the same time: a channel has further ones for "pushes_at_once".
+ * A plugin may have threads of its own, from the first call after create on. They are joined when destroy
+ * returns. A callback of the host is callable from any thread, does not block, and calls nothing of the
+ * plugin.
+ *
+ * TIME. Every call but cancel may block. The host waits for it this long, then kills the process:
+ *   - 30 seconds for loading the library, reunion_entry_v1, create and describe together;
+ *   - for check, for schema, for read, push and poll up to their first item, and for each next after that:
+ *     what the operator allows, by default two hours for a source and ten minutes for a channel;
+ *   - one second for release, for destroy, and for every call after cancel.
  *
  * CANCEL AND DEADLINES. Within one second of cancel(instance), or of call->cancelled() becoming 1,
  * the running call or next returns REUNION_CANCELLED. cancel is for good: later calls on the
  * instance return REUNION_CANCELLED too. A receipt that is known is handed out first. Releasing a
- * stream before its end is a cancel of that stream. Past deadline_unix_ms an answer is of no use:
- * return REUNION_TIMEOUT, with the same rule.
+ * stream before its end is a cancel of that stream: where a next runs, call->cancelled() becomes 1 for
+ * it, and release comes when it has returned. The instance is usable afterwards. Past deadline_unix_ms
+ * an answer is of no use: return REUNION_TIMEOUT, with the same rule.
  *
  * ERRORS. The status is the error's class, and the class decides what the host does with the
- * component; what becomes of a task is said by its receipt alone. Messages, hints, findings and log
- * lines hold no personal data (no phone number, not a part of one) and no secret.
+ * component; what becomes of a task is said by its receipt alone. Any call may answer any class, where its
+ * comment does not say less. The instance may be called again after each but REUNION_CANCELLED by cancel
+ * and REUNION_INTERNAL; a stream ends with its first error. An answer that breaks a rule of this header
+ * counts as REUNION_INTERNAL. Messages, hints, findings, log lines and resume states hold no personal data
+ * (no phone number, not a part of one) and no secret.
  *
- * PANICS. Nothing unwinds across the line: no Rust panic, no C++ exception, no longjmp. After a
- * REUNION_INTERNAL the host makes no call on the instance but cancel and destroy, and on its streams
- * but release, and the plugin answers any other with REUNION_INTERNAL.
+ * PANICS. Nothing unwinds across the line: no Rust panic, no C++ exception, no longjmp. A call in which
+ * the plugin panics answers REUNION_INTERNAL, and the instance is poisoned: the host makes no call on it
+ * but cancel and destroy, and on its streams but release, and the plugin answers any other with
+ * REUNION_INTERNAL.
  *
- * NOTHING GLOBAL. A plugin does not change the environment, working folder, umask, locale or signal
- * handlers, does not exit, and writes nothing to the standard streams. The library is never unloaded.
+ * AFTER A FAILURE. A REUNION_INTERNAL, a crash, a time that has passed or a limit that was broken end the
+ * process, and with it all instances in it. The call that ran has failed: a source's rows since the last
+ * state that was stored come again, and tasks without a receipt count as unknown. The next call makes the
+ * component anew in another process, with the same config, after a second; the delay doubles with each
+ * further failure, and after five within an hour, or what the operator allows, the component is left
+ * alone. Another file in the library's place is loaded by a new process too, at the next call.
+ *
+ * NOTHING GLOBAL. A plugin does not change the environment, working folder, umask, locale, limits or
+ * signal handlers, does not exit or abort, does not fork without starting another program at once, closes
+ * no descriptor that it did not open, and writes nothing to the standard streams. A program that it starts
+ * may do no more than the plugin, and ends with its process. The library is never unloaded: neither by the
+ * host nor, with dlclose, by itself. Its terminators (atexit, destructors) may not run.
  */
 #ifndef REUNION_PLUGIN_H
 #define REUNION_PLUGIN_H
@@ -105,7 +144,7 @@ struct ArrowArray {
 
 #endif /* ARROW_C_DATA_INTERFACE */
 
-/* Limits. A host refuses what is beyond them with an error that names the rule. */
+/* Limits. What is beyond them counts as REUNION_INTERNAL, with an error that names the rule. */
 #define REUNION_BATCH_ROWS_MAX 8192            /* rows of one item */
 #define REUNION_BATCH_BYTES_MAX 67108864       /* bytes of one item */
 #define REUNION_COLUMNS_MAX 512                /* columns of one item */
@@ -117,17 +156,17 @@ struct ArrowArray {
 typedef int32_t reunion_status;
 enum {
   REUNION_OK = 0,
-  /* The operator must act; not tried again before that. */
+  /* The operator must act: trying again does not help before that. */
   REUNION_INVALID_CONFIG = 1, /* the config is wrong; key names the place */
   REUNION_UNAUTHORIZED = 2,   /* credentials or rights are missing */
   REUNION_INVALID_DATA = 3,   /* what was read or given makes no sense */
-  /* Tried again later, not before retry_after_ms. */
+  /* Nobody must act: tried again later by itself, not before retry_after_ms. */
   REUNION_RATE_LIMITED = 20, /* too many calls */
   REUNION_UNAVAILABLE = 21,  /* cannot be reached now */
   REUNION_TIMEOUT = 22,      /* took too long */
   /* The host asked to stop. */
   REUNION_CANCELLED = 40,
-  /* A defect of the plugin, or a panic in it. The instance is not used again. */
+  /* A defect of the plugin, or a panic in it. The instance is not used again: see AFTER A FAILURE. */
   REUNION_INTERNAL = 60
 };
 
@@ -171,7 +210,9 @@ typedef struct reunion_host {
   uint32_t size;
   uint32_t minor;     /* the host's minor version */
   void* private_data; /* the host's own */
-  /* Writes a log event. fields_json is an object of further fields, or empty. */
+  /* Writes a log event, or drops it: 200 at once pass, and 20 a second after that; the log says how many did
+   * not. From any thread, also outside of calls; never blocks. target: the place in the plugin's code, or empty.
+   * fields_json is an object of further fields, or empty. */
   void (*log)(const struct reunion_host* self, int32_t level, reunion_str target, reunion_str message,
               reunion_str fields_json);
   int32_t log_level_max; /* events above this level are dropped: spare the work */
@@ -188,7 +229,8 @@ typedef struct reunion_call {
   uint32_t flags;            /* REUNION_CALL_DRY_RUN */
   uint64_t deadline_unix_ms; /* milliseconds since 1970 UTC; 0: none */
   reunion_str run_id;        /* for the ids of outgoing requests; may be empty */
-  /* 1 where the call is to stop, else 0. Cheap, from any thread; look at it at least every 250 ms. */
+  /* 1 where the call is to stop, else 0; it stays 1. Cheap, from any thread, as long as the call is valid; look at
+   * it at least every 250 ms. */
   int32_t (*cancelled)(const struct reunion_call* self);
   void* private_data; /* the host's own */
 } reunion_call;
@@ -222,40 +264,46 @@ typedef struct reunion_item {
   reunion_buf control;
 } reunion_item;
 
-/* A stream, pulled by the host at its own pace: what is not asked for is not made. */
+/* A stream, pulled by the host at its own pace: what is not asked for is not made. The host asks for a few items more
+ * than it has stored. It may let go of a stream at any time, and its process may end at any instruction: all that
+ * counts then is the last state that was stored. */
 typedef struct reunion_stream {
   uint32_t size;
   uint32_t reserved;
   void* private_data; /* the plugin's own */
-  /* Fills in the next item; blocks until there is one. After END, or after any status but REUNION_OK,
-   * only release is called. */
+  /* Fills in the next item; blocks until there is one, which it should not for longer than an answer may take: a
+   * batch need not be full. After END, or after any status but REUNION_OK, only release is called. */
   reunion_status (*next)(struct reunion_stream* self, reunion_item* out, reunion_error* error);
-  /* Ends the stream, whether or not it was read to its end. Within one second. */
+  /* Ends the stream, whether or not it was read to its end, while no next runs on it. Within one second. What it had
+   * open is closed, and threads that worked for it have ended or no longer touch the call. */
   void (*release)(struct reunion_stream* self);
 } reunion_stream;
 
 /* One component of the operator's config, as its plugin keeps it. */
 typedef struct reunion_instance reunion_instance;
 
-/* What a source does. */
+/* What a source does. A read without its END is no complete read: nothing is deleted on it. */
 typedef struct reunion_source {
   uint32_t size;
   uint32_t reserved;
   /* Reaches the source, checks credentials and rights, and changes nothing. findings: a list of
-   * {"level": "info" or "warning", "message": "..."}, mostly empty. */
+   * {"level": "info" or "warning", "message": "..."}, mostly empty. May do I/O and block; answers the class
+   * with which a read would fail, and INVALID_CONFIG for a config that only the other side shows to be wrong. */
   reunion_status (*check)(reunion_instance* self, const reunion_call* call, reunion_buf* findings,
                           reunion_error* error);
-  /* The columns that a read would give, as a struct. */
+  /* The columns that a read would give, as a struct. May do I/O and block. */
   reunion_status (*schema)(reunion_instance* self, const reunion_call* call, struct ArrowSchema* out,
                            reunion_error* error);
   /* Reads: BEGIN, then BATCH, REJECTED and STATE in any order, then END.
    * request_json: {"mode": "incremental" or "snapshot", "resume": bool, "overlap_secs": whole number}; pass
    * over what a newer host adds. An incremental read of a source whose cursor is a time begins overlap_secs
-   * before the time that the last one came to, so that rows committed late are not missed. With resume, state_json is the
-   * latest state of a read that did not reach its END, to be gone on with if what was read is still the
-   * same. Without, a new read begins and state_json is the latest state of the last read that ended.
-   * An empty state_json: there is none. An incremental read gives what is new or changed since; a
-   * snapshot gives everything, and a row that is missing from it counts as deleted. */
+   * before the time that the last one came to, so that rows committed late are not missed. With resume, state_json
+   * is the latest state of a read that did not reach its END, to be gone on with if what was read is still the
+   * same; in doubt it begins anew. Without, a new read begins and state_json is the latest state of the last read
+   * that ended. An empty state_json: there is none. A state of another version of the plugin, or of another config,
+   * begins anew, and is no error. An incremental read gives what is new or changed since; a snapshot gives
+   * everything, and a row that is missing from it counts as deleted.
+   * May do I/O and block, here or in next. A read may be repeated after any error, with the same state. */
   reunion_status (*read)(reunion_instance* self, const reunion_call* call, reunion_str request_json,
                          reunion_str state_json, reunion_stream* out, reunion_error* error);
 } reunion_source;
@@ -264,7 +312,8 @@ typedef struct reunion_source {
 typedef struct reunion_channel {
   uint32_t size;
   uint32_t reserved;
-  /* What it does under its config. Pure. All keys are optional:
+  /* What it does under its config. Pure: no I/O, no threads, the same each time; once after create. Answers
+   * nothing but REUNION_INTERNAL for an error. All keys are optional:
    *   group_by            columns whose values are equal within one dispatch; [] : any tasks go together
    *   dispatch_tasks_max  tasks of one dispatch; 0: no limit of its own
    *   idempotent          pushing a task again does not reach the member again
@@ -275,7 +324,7 @@ typedef struct reunion_channel {
    *                       0 and 1: one after the other. The host pushes several at once only where the
    *                       channel is idempotent and reaches no further than files */
   reunion_status (*describe)(reunion_instance* self, reunion_buf* out, reunion_error* error);
-  /* As of a source. Contacts nobody. */
+  /* As of a source, for a push. Contacts nobody. */
   reunion_status (*check)(reunion_instance* self, const reunion_call* call, reunion_buf* findings,
                           reunion_error* error);
   /* Takes the tasks of one dispatch. schema and tasks become the plugin's in any case. Columns: task_id,
@@ -291,14 +340,16 @@ typedef struct reunion_channel {
    *             and the try does not count
    *   unknown   it may or may not have been taken
    * Exactly one receipt for each task, in any order. A task without one counts as unknown: an error
-   * says something of the component, never of a task. */
+   * says something of the component, never of a task. Receipts that came before it stand.
+   * May do I/O and block, here or in next. A dry run answers a receipt for each task too. */
   reunion_status (*push)(reunion_instance* self, const reunion_call* call, reunion_str dispatch_json,
                          struct ArrowSchema* schema, struct ArrowArray* tasks, reunion_stream* out,
                          reunion_error* error);
   /* Asks what became of tasks after they were accepted: BATCH, REJECTED and STATE in any order, then END.
    * Columns: event_id (utf8: the same whenever the same event is reported), task_id (utf8), outcome
    * (utf8: added, refused, wrong_number or do_not_call), at (timestamp, microseconds, UTC, may be null),
-   * note (utf8, may be null). state_json: the latest state, or empty. */
+   * note (utf8, may be null). state_json: the latest state, or empty; with one that it does not know, it begins
+   * anew. A channel that never hears back yields END at once. May do I/O and block, here or in next. */
   reunion_status (*poll)(reunion_instance* self, const reunion_call* call, reunion_str state_json,
                          reunion_stream* out, reunion_error* error);
 } reunion_channel;
@@ -309,13 +360,16 @@ typedef struct reunion_plugin {
   uint32_t size;  /* in: the bytes that the host has room for; out: the bytes that were filled in */
   uint32_t minor; /* the minor version that the plugin was built with */
   /* Makes the component of this name. config_json is its config, which fits the manifest's schema, with
-   * the schema's defaults filled in. No I/O, no threads. */
+   * the schema's defaults filled in, paths made absolute and secrets put in. No I/O, no threads: it runs in every
+   * check of a config. Answers INVALID_CONFIG for what no schema can say, with the key to blame, or INTERNAL; out
+   * is not touched then. */
   reunion_status (*create)(const reunion_host* host, reunion_str component, reunion_str config_json,
                            reunion_instance** out, reunion_error* error);
-  /* Stops what runs on the instance, for good. Returns at once. */
+  /* Stops what runs on the instance, for good: it sets a flag that calls look at. From any thread, beside any
+   * call, any number of times. Returns at once: does not block, and waits for nobody. */
   void (*cancel)(reunion_instance* self);
-  /* Ends the instance: after its last call has returned and its last stream is released. Joins the
-   * plugin's threads, within one second. */
+  /* Ends the instance: after its last call has returned and its last stream is released, also after an internal
+   * error. Closes what it has open and joins its threads, within one second. */
   void (*destroy)(reunion_instance* self);
   const reunion_source* source;   /* static; NULL in a channel */
   const reunion_channel* channel; /* static; NULL in a source */
@@ -342,10 +396,15 @@ typedef struct reunion_plugin {
  *                  additionalProperties, enum, minimum, maximum, minLength, items, oneOf; and
  *                  description, default, format
  *   sample         optional: a commented sample of the config, TOML
- *   capabilities   optional: modes, columns, has_record_id, polls, concurrent_poll */
+ *   capabilities   optional: modes, columns, has_record_id, polls, concurrent_poll
+ *   needs          optional: {"network": bool, "config_paths": bool}: what it needs of the machine. A plugin that
+ *                  says so is kept to it where the kernel can: no network without the one; without the other no
+ *                  files but the system's libraries and settings, with it those that the config names in texts of
+ *                  "format": "path", to be written only where their schema has "access": "write" too */
 REUNION_EXPORT const char* reunion_manifest_v1(void);
 
-/* Fills in the table. May be called more than once. host_minor: the host's minor version. */
+/* Fills in the table. Pure, as the manifest; may be called more than once, from any thread. host_minor: the host's
+ * minor version. An error of any class refuses to start; INTERNAL where the host's structs are too small. */
 REUNION_EXPORT reunion_status reunion_entry_v1(uint32_t host_minor, reunion_plugin* out, reunion_error* error);
 
 #ifdef __cplusplus

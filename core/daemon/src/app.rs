@@ -33,8 +33,17 @@ pub struct App {
     opened: Mutex<Vec<Ledger>>,
 }
 
+/// Whether this start of the program is a plugin's worker, which a daemon made. What it prints and takes is no
+/// command of an operator's.
+pub fn is_worker() -> bool {
+    std::env::args_os().nth(1).is_some_and(|command| command == reunion_host::WORKER_COMMAND)
+}
+
 /// Runs a command to its end.
 pub fn main(cli: Cli) -> Exit {
+    if matches!(cli.command, Command::PluginCase) {
+        return if reunion_conformance::act() == 0 { Exit::Done } else { Exit::Failed };
+    }
     memory::keep();
     let format = cli.format;
     match start(cli) {
@@ -52,13 +61,19 @@ fn start(cli: Cli) -> Result<Exit, Failure> {
     {
         return done;
     }
-    let config = Config::load(&cli.config)?;
+    if let Command::Plugins(command) = &cli.command
+        && let Some(done) = commands::plugins::without_config(command, cli.format)
+    {
+        return done;
+    }
+    let config = Config::load(cli.config_path())?;
     logging::start(&config.log);
     if cli.command.acts_on_the_config() && !config.warnings().is_empty() {
         let _ = writeln!(io::stderr(), "{}", config.warnings().render(io::stderr().is_terminal()));
     }
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().doing(|| "threads cannot be started".to_owned())?;
-    let plugins = Plugins::standard(&config.plugins.path);
+    let sends = matches!(cli.command, Command::Once(_) | Command::Run);
+    let plugins = Plugins::standard(&config.plugins.path, Some(config.state.dir.join("plugins")), sends);
     let app = App { config, plugins, runtime: runtime.handle().clone(), format: cli.format, opened: Mutex::default() };
     let result = commands::execute(&app, cli.command);
     app.close();
@@ -100,17 +115,25 @@ impl App {
     /// # Errors
     /// Where standard output is closed.
     pub fn print<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
-        let mut written = match self.format {
-            Format::Json => serde_json::to_string_pretty(value).doing(|| "the result cannot be written as JSON".to_owned())?,
-            Format::Text => text(value),
-        };
-        if !written.ends_with('\n') {
-            written.push('\n');
-        }
-        match io::stdout().write_all(written.as_bytes()) {
-            // Whoever reads may have seen enough, as `head` does.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.doing(|| "standard output cannot be written".to_owned()),
-        }
+        print(self.format, value, text)
+    }
+}
+
+/// Writes a result to standard output: as JSON, or as `text` makes it for people.
+///
+/// # Errors
+/// Where standard output is closed.
+pub fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    let mut written = match format {
+        Format::Json => serde_json::to_string_pretty(value).doing(|| "the result cannot be written as JSON".to_owned())?,
+        Format::Text => text(value),
+    };
+    if !written.ends_with('\n') {
+        written.push('\n');
+    }
+    match io::stdout().write_all(written.as_bytes()) {
+        // Whoever reads may have seen enough, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.doing(|| "standard output cannot be written".to_owned()),
     }
 }

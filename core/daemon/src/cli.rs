@@ -1,6 +1,6 @@
 //! The command line: its grammar and its exit codes, and nothing of what the commands do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -64,15 +64,22 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "reunion", version, about, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// The config; `conf.d/*.toml` beside it is read too
-    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/reunion/reunion.toml")]
-    pub config: PathBuf,
+    /// The config; `conf.d/*.toml` beside it is read too [default: /etc/reunion/reunion.toml]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
     /// How results are written to standard output; the log goes to standard error
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Where the config is.
+    pub fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("/etc/reunion/reunion.toml"))
+    }
 }
 
 /// How results are written.
@@ -136,6 +143,9 @@ pub enum Command {
     /// The keys that the state is encrypted under
     #[command(subcommand)]
     Key(KeyCommand),
+    /// One case of `plugins verify`, which starts it
+    #[command(hide = true)]
+    PluginCase,
     /// Read every file of a generation and compare it with the manifest
     Verify {
         /// Another generation than the present one
@@ -241,7 +251,11 @@ impl TaskSelection {
 #[derive(Debug, Subcommand)]
 pub enum PluginsCommand {
     /// List the plugins that are found, and where
-    Ls,
+    Ls {
+        /// Look again at libraries that crashed when they were looked at
+        #[arg(long)]
+        rescan: bool,
+    },
     /// Show a plugin's keys and its sample config
     Show {
         /// Its name, as in `plugin = "…"`
@@ -250,6 +264,58 @@ pub enum PluginsCommand {
         #[arg(long, value_name = "KIND", value_parser = parse_kind)]
         kind: Option<PluginKind>,
     },
+    /// Write a folder with a new plugin, which builds and passes its tests, to begin with
+    New(NewPlugin),
+    /// Try what a plugin must do: the conformance suite. A channel is given invented tasks
+    Verify {
+        /// The library's file
+        #[arg(value_name = "LIB")]
+        library: PathBuf,
+        /// A TOML file with the component's `with` table [default: an empty table]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Push tasks though the channel's reach is the network
+        #[arg(long)]
+        send: bool,
+    },
+}
+
+/// What `plugins new` takes.
+#[derive(Debug, Clone, Args)]
+pub struct NewPlugin {
+    /// Its name, as in `plugin = "…"`
+    pub name: String,
+    /// Whether it reads members or is given tasks: source or channel
+    #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+    pub kind: PluginKind,
+    /// The language that it is written in
+    #[arg(long, value_name = "LANG", value_enum)]
+    pub lang: Lang,
+    /// The folder to write, which must not be there yet [default: the name, in the current folder]
+    #[arg(long, value_name = "PATH")]
+    pub dir: Option<PathBuf>,
+    /// Rust: the SDK, or a checkout of Reunion [default: one above the new or the current folder, or /usr/share/reunion/sdk]
+    #[arg(long, value_name = "PATH")]
+    pub sdk: Option<PathBuf>,
+}
+
+/// The languages that `plugins new` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Lang {
+    /// Rust, with the SDK
+    Rust,
+    /// C11, with the header and nothing else
+    C,
+}
+
+impl Lang {
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::C => "C",
+        }
+    }
 }
 
 /// `suppress …`.
@@ -357,9 +423,20 @@ mod tests {
     #[test]
     fn global_options_stand_anywhere() {
         let cli = parse("reunion once --pipeline daily --config /x.toml --format json --now 2026-03-25T06:00:00+08:00").expect("a command");
-        assert_eq!((cli.config, cli.format), (PathBuf::from("/x.toml"), Format::Json));
+        assert_eq!((cli.config_path(), cli.format), (Path::new("/x.toml"), Format::Json));
         let Command::Once(run) = cli.command else { panic!("once") };
         assert_eq!(run.now.map(|now| now.as_second()), Some(1_774_389_600));
+    }
+
+    #[test]
+    fn verify_has_a_config_of_its_own() {
+        let given = |line| match parse(line).expect("a command").command {
+            Command::Plugins(PluginsCommand::Verify { config, .. }) => config,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(given("reunion plugins verify x.so"), None);
+        assert_eq!(given("reunion plugins verify x.so --config with.toml"), Some(PathBuf::from("with.toml")));
+        assert_eq!(parse("reunion status").expect("a command").config_path(), Path::new("/etc/reunion/reunion.toml"));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use reunion_host::{ChannelConnector, Plugin, Plugins, SourceConnector};
-use reunion_model::plugin::{PluginError, PluginKind, ReadMode};
+use reunion_host::{ChannelConnector, ComponentSpec, Plugin, Plugins, SourceConnector};
+use reunion_model::plugin::{ErrorClass, PluginError, PluginKind, ReadMode};
 
 use crate::config::{Component, Config, Diagnostics};
 
@@ -27,17 +27,54 @@ impl Settings {
     }
 }
 
+/// Why there is no component.
+pub enum Trouble {
+    /// The config is wrong: nothing can be done before it is mended.
+    Config(Diagnostics),
+    /// Its plugin failed, which is the trouble of this component alone.
+    Plugin(PluginError),
+}
+
+impl From<Diagnostics> for Trouble {
+    fn from(findings: Diagnostics) -> Self {
+        Self::Config(findings)
+    }
+}
+
+impl Trouble {
+    /// The same as findings about the component's place in the config.
+    pub fn findings(self, config: &Config, kind: Component, name: &str) -> Diagnostics {
+        match self {
+            Self::Config(findings) => findings,
+            Self::Plugin(error) => blame(config, kind, name, &error),
+        }
+    }
+
+    /// An error of the plugin in making the component. What it has against the config is one of the config.
+    fn of(config: &Config, kind: Component, name: &str, error: PluginError) -> Self {
+        match error.class {
+            ErrorClass::InvalidConfig => Self::Config(blame(config, kind, name, &error)),
+            _ => Self::Plugin(error),
+        }
+    }
+}
+
 /// Finds the plugin of a component and checks the component's `with` table by the plugin's schema.
 ///
 /// # Errors
-/// At the line of the config that is to blame.
-pub fn settings(config: &Config, plugins: &Plugins, kind: Component, name: &str) -> Result<Settings, Diagnostics> {
-    let (plugin_kind, plugin_name) = match kind {
-        Component::Source => (PluginKind::Source, &config.sources[name].plugin),
-        Component::Channel => (PluginKind::Channel, &config.channels[name].plugin),
+/// At the line of the config that is to blame; or the plugin's library brings down who looks at it.
+pub fn settings(config: &Config, plugins: &Plugins, kind: Component, name: &str) -> Result<Settings, Trouble> {
+    let (plugin_name, sha256) = match kind {
+        Component::Source => (&config.sources[name].plugin, &config.sources[name].sha256),
+        Component::Channel => (&config.channels[name].plugin, &config.channels[name].sha256),
     };
-    let found = plugins.find(plugin_kind, plugin_name);
-    let plugin = found.map_err(|error| Diagnostics::at(config, &[kind.table(), name, "plugin"], chain(&error), None))?;
+    let plugin = plugins.find_pinned(plugin_kind(kind), plugin_name, sha256.as_deref()).map_err(|error| match error.is_crash() {
+        true => Trouble::Plugin(PluginError::new(ErrorClass::Internal, chain(&error))),
+        false => {
+            let key = if error.is_pin() { "sha256" } else { "plugin" };
+            Trouble::Config(Diagnostics::at(config, &[kind.table(), name, key], chain(&error), None))
+        }
+    })?;
     let with = config.with_values(kind, name, &plugin.manifest().config_schema);
     let mut findings = Diagnostics::default();
     for error in reunion_host::schema::validate(&with, &plugin.manifest().config_schema) {
@@ -48,7 +85,24 @@ pub fn settings(config: &Config, plugins: &Plugins, kind: Component, name: &str)
     if let Component::Source = kind {
         findings.extend(mode(config, &plugin, name));
     }
-    if findings.has_errors() { Err(findings) } else { Ok(Settings { plugin, with }) }
+    if findings.has_errors() { Err(findings.into()) } else { Ok(Settings { plugin, with }) }
+}
+
+/// The kind of plugin that a component has.
+pub const fn plugin_kind(kind: Component) -> PluginKind {
+    match kind {
+        Component::Source => PluginKind::Source,
+        Component::Channel => PluginKind::Channel,
+    }
+}
+
+/// How a component is run.
+fn spec(config: &Config, kind: Component, name: &str) -> ComponentSpec {
+    let (isolation, limits, sha256) = match kind {
+        Component::Source => (config.sources[name].isolation, config.sources[name].limits, &config.sources[name].sha256),
+        Component::Channel => (config.channels[name].isolation, config.channels[name].limits, &config.channels[name].sha256),
+    };
+    ComponentSpec { isolation, limits: limits.into(), sha256: sha256.clone(), ..ComponentSpec::new(plugin_kind(kind), name) }
 }
 
 /// An error with everything that it comes from, in one line.
@@ -76,40 +130,70 @@ fn mode(config: &Config, plugin: &Plugin, name: &str) -> Diagnostics {
     Diagnostics::at(config, &["sources", name, "mode"], message, Some(format!("its modes: {}", modes.join(", "))))
 }
 
-/// An instance of a source's plugin.
+/// A source, whose worker is started.
 ///
 /// # Errors
-/// At the line of the config that is to blame.
-pub fn source(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn SourceConnector>, Diagnostics> {
-    let (plugin, with) = settings(config, plugins, Component::Source, name)?.with_secrets(config, Component::Source, name)?;
-    plugin.source(name, &with).map_err(|error| blame(config, Component::Source, name, &error))
+/// At the line of the config that is to blame, or what became of the plugin.
+pub fn source(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn SourceConnector>, Trouble> {
+    let kind = Component::Source;
+    let (plugin, with) = settings(config, plugins, kind, name)?.with_secrets(config, kind, name)?;
+    plugins.source(&plugin, spec(config, kind, name), with).map_err(|error| Trouble::of(config, kind, name, error))
 }
 
-/// An instance of a channel's plugin.
+/// A channel, whose worker is started.
 ///
 /// # Errors
-/// At the line of the config that is to blame.
-pub fn channel(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn ChannelConnector>, Diagnostics> {
-    let (plugin, with) = settings(config, plugins, Component::Channel, name)?.with_secrets(config, Component::Channel, name)?;
-    plugin.channel(name, &with).map_err(|error| blame(config, Component::Channel, name, &error))
+/// At the line of the config that is to blame, or what became of the plugin.
+pub fn channel(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn ChannelConnector>, Trouble> {
+    let kind = Component::Channel;
+    let (plugin, with) = settings(config, plugins, kind, name)?.with_secrets(config, kind, name)?;
+    plugins.channel(&plugin, spec(config, kind, name), with).map_err(|error| Trouble::of(config, kind, name, error))
 }
 
-/// Instances of all channels, by name.
-///
-/// # Errors
-/// All that is wrong with them.
-pub fn channels(config: &Config, plugins: &Plugins) -> Result<BTreeMap<String, Box<dyn ChannelConnector>>, Diagnostics> {
-    let mut findings = Diagnostics::default();
-    let mut made = BTreeMap::new();
-    for name in config.channels.keys() {
-        match channel(config, plugins, name) {
-            Ok(channel) => {
-                made.insert(name.clone(), channel);
+/// The channels of a config, by name.
+#[derive(Default)]
+pub struct Channels {
+    /// Those that can be given tasks.
+    pub made: BTreeMap<String, Box<dyn ChannelConnector>>,
+    /// Those whose plugins failed before they could say what they do. Their tasks wait.
+    pub failed: BTreeMap<String, PluginError>,
+}
+
+impl Channels {
+    /// Makes those that failed, where they may be tried again by now.
+    ///
+    /// # Errors
+    /// All that is wrong with the config.
+    pub fn make(&mut self, config: &Config, plugins: &Plugins) -> Result<(), Diagnostics> {
+        let mut findings = Diagnostics::default();
+        for name in config.channels.keys().filter(|name| !self.made.contains_key(*name)).collect::<Vec<_>>() {
+            match channel(config, plugins, name) {
+                Ok(channel) => {
+                    self.failed.remove(name);
+                    self.made.insert(name.clone(), channel);
+                }
+                Err(Trouble::Plugin(error)) => {
+                    self.failed.insert(name.clone(), error);
+                }
+                Err(Trouble::Config(errors)) => findings.extend(errors),
             }
-            Err(error) => findings.extend(error),
         }
+        if findings.has_errors() { Err(findings) } else { Ok(()) }
     }
-    if findings.has_errors() { Err(findings) } else { Ok(made) }
+
+    /// A line for each that failed.
+    pub fn troubles(&self) -> impl Iterator<Item = String> {
+        self.failed.iter().map(|(name, error)| format!("channel {name}: {error}"))
+    }
+}
+
+/// Makes all channels.
+///
+/// # Errors
+/// All that is wrong with the config.
+pub fn channels(config: &Config, plugins: &Plugins) -> Result<Channels, Diagnostics> {
+    let mut channels = Channels::default();
+    channels.make(config, plugins).map(|()| channels)
 }
 
 /// A plugin's error at the key of the config that it blames.

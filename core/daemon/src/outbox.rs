@@ -3,15 +3,14 @@
 //! It asks no source anything, so that a source that is slow, changing or gone holds up nobody; and it
 //! sends the tasks of all pipelines, whichever of them runs next.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use reunion_host::ChannelConnector;
 use reunion_ledger::{ComponentKind, ComponentState};
 use reunion_model::MemberId;
 use reunion_outreach::Campaign;
 
 use crate::app::App;
-use crate::components;
+use crate::components::{self, Channels};
 use crate::config::Diagnostics;
 use crate::dispatch::{Clock, Dispatcher};
 use crate::failure::Failure;
@@ -23,14 +22,14 @@ use crate::state::{State, now_us};
 pub struct Outbox<'a> {
     app: &'a App,
     state: &'a State,
-    channels: BTreeMap<String, Box<dyn ChannelConnector>>,
+    channels: Channels,
     campaigns: HashMap<String, Campaign>,
     /// What the last pass said, so that a trouble that lasts is told once and not every few seconds.
     said: HashSet<String>,
 }
 
 impl<'a> Outbox<'a> {
-    /// Makes the channels of the config.
+    /// Makes the channels of the config. Those whose plugins fail are tried again with each pass.
     ///
     /// # Errors
     /// What is wrong with the config.
@@ -45,16 +44,18 @@ impl<'a> Outbox<'a> {
     /// # Errors
     /// Where the ledger refuses, or the head cannot be read.
     pub fn pass(&mut self, stopping: &dyn Fn() -> bool) -> Result<Vec<String>, Failure> {
+        self.channels.make(&self.app.config, &self.app.plugins)?;
         let dispatcher = Dispatcher {
             config: &self.app.config,
             state: self.state,
-            channels: &self.channels,
+            channels: &self.channels.made,
             campaigns: &self.campaigns,
             stale: Box::new(|members| stale(self.app, self.state, members)),
             clock: Clock::machine(),
             stopping,
         };
-        let mut notes = dispatcher.poll()?;
+        let mut notes: Vec<String> = self.channels.troubles().collect();
+        notes.extend(dispatcher.poll()?);
         notes.extend(dispatcher.pass()?.errors);
         Ok(news(&mut self.said, notes))
     }

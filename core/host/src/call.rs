@@ -1,5 +1,6 @@
 //! A call as the plugin sees it.
 
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,16 +14,25 @@ pub(crate) struct CallFrame {
     passed: abi::Call,
     // What `passed` points to.
     _run_id: String,
-    _cancelled: Arc<AtomicBool>,
+    stops: Box<Stops>,
 }
 
-// SAFETY: the pointers lead to what the frame owns; the flag may be read from any thread.
+/// What stops a call.
+struct Stops {
+    /// The component's.
+    cancelled: Arc<AtomicBool>,
+    /// Nobody wants this call's answer any more.
+    released: Arc<AtomicBool>,
+}
+
+// SAFETY: the pointers lead to what the frame owns; the flags may be read from any thread.
 unsafe impl Send for CallFrame {}
 
 impl CallFrame {
     /// Boxed, so that the struct stays where it is.
     pub(crate) fn new(options: &CallOptions, cancelled: Arc<AtomicBool>) -> Box<Self> {
         let run_id = options.run_id.clone();
+        let stops = Box::new(Stops { cancelled, released: Arc::default() });
         let passed = abi::Call {
             size: abi::Call::SIZE_1_0,
             flags: if options.dry_run { abi::CALL_DRY_RUN } else { 0 },
@@ -30,9 +40,14 @@ impl CallFrame {
             // The bytes of a string stay where they are when it is moved.
             run_id: Str::borrow(&run_id),
             cancelled: Some(is_cancelled),
-            private_data: Arc::as_ptr(&cancelled).cast_mut().cast(),
+            private_data: ptr::from_ref(&*stops).cast_mut().cast(),
         };
-        Box::new(Self { passed, _run_id: run_id, _cancelled: cancelled })
+        Box::new(Self { passed, _run_id: run_id, stops })
+    }
+
+    /// Set by whoever wants the answer no more.
+    pub(crate) fn released(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stops.released)
     }
 
     pub(crate) fn passed(&self) -> *const abi::Call {
@@ -41,6 +56,7 @@ impl CallFrame {
 }
 
 unsafe extern "C" fn is_cancelled(call: *const abi::Call) -> i32 {
-    // SAFETY: by contract a plugin asks only while the call is valid, and then so is the flag.
-    i32::from(unsafe { &*(*call).private_data.cast::<AtomicBool>() }.load(Ordering::Acquire))
+    // SAFETY: by contract a plugin asks only while the call is valid, and then so are the flags.
+    let stops = unsafe { &*(*call).private_data.cast::<Stops>() };
+    i32::from(stops.cancelled.load(Ordering::Acquire) || stops.released.load(Ordering::Acquire))
 }

@@ -1,22 +1,21 @@
 //! A channel that runs in this process.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use serde_json::Value;
 
 use reunion_abi::{self as abi, Buf, Str};
-use reunion_model::TaskId;
-use reunion_model::limits::{DISPATCH_TASKS_MAX, PUSHES_AT_ONCE_MAX};
-use reunion_model::plugin::{ChannelTraits, DispatchInfo, ErrorClass, Finding, Item, PluginError};
+use reunion_model::limits::PUSHES_AT_ONCE_MAX;
+use reunion_model::plugin::{ChannelTraits, DispatchInfo, Finding, PluginError};
 use reunion_model::task::task_schema;
 
+use crate::answers::{Polls, Receipts, StreamKind, misused, task_ids};
 use crate::instance::{Active, Instance};
 use crate::library::{ChannelFunctions, Loaded};
-use crate::stream::{Pull, StreamKind};
-use crate::{CallOptions, Canceller, ChannelConnector, PollStream, Polled, Receipt, ReceiptStream, contract, source};
+use crate::stream::Pull;
+use crate::{CallOptions, Canceller, ChannelConnector, PollStream, ReceiptStream, source};
 
 pub(crate) struct InProcessChannel {
     instance: Arc<Instance>,
@@ -100,6 +99,42 @@ impl InProcessChannel {
             None => Ok(Arc::clone(instance.insert(self.cancel.create(&self.instance.plugin, &self.component, &self.config)?))),
         }
     }
+
+    /// Hands the tasks of a dispatch over; what the plugin says to it.
+    pub(crate) fn push_items(&self, options: &CallOptions, dispatch: &DispatchInfo, tasks: &RecordBatch) -> Result<Pull, PluginError> {
+        let active = self.push_turn(options)?;
+        let dispatch = serde_json::to_string(dispatch).expect("a dispatch has text keys only");
+        let exported = abi::export_batch(tasks).map_err(|error| misused(&format!("the tasks cannot be handed over: {error}")))?;
+        // The plugin takes both structs over; what it leaves in them is given back here.
+        let (mut schema, mut array) = exported;
+        let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
+        // SAFETY: the instance is alive, it is this thread's turn, and all pointers and texts are valid for
+        // the call; the call itself lives as long as the stream.
+        let status = unsafe {
+            let (handle, dispatch) = (active.instance().handle(), Str::borrow(&dispatch));
+            let push = self.functions.push;
+            push(handle, active.frame.passed(), dispatch, &raw mut schema, &raw mut array, &raw mut stream, &raw mut error)
+        };
+        // SAFETY: filled in by the plugin where the status is not 0.
+        unsafe { active.instance().outcome(status, &error) }?;
+        Pull::new(stream, active, StreamKind::Push)
+    }
+
+    /// Asks what became of tasks; what the plugin says to it.
+    pub(crate) fn poll_items(&self, options: &CallOptions, state: Option<&Value>) -> Result<Pull, PluginError> {
+        let instance = self.poll_instance()?;
+        let active = if Arc::ptr_eq(&instance, &self.instance) { instance.begin_poll(options) } else { instance.begin(options) }?;
+        let state = state.map(Value::to_string).unwrap_or_default();
+        let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
+        // SAFETY: the instance is alive, it is this thread's turn to poll, and all pointers and texts are
+        // valid for the call; the call itself lives as long as the stream.
+        let status = unsafe {
+            (self.functions.poll)(instance.handle(), active.frame.passed(), Str::borrow(&state), &raw mut stream, &raw mut error)
+        };
+        // SAFETY: filled in by the plugin where the status is not 0.
+        unsafe { instance.outcome(status, &error) }?;
+        Pull::new(stream, active, StreamKind::Poll)
+    }
 }
 
 /// What the channel does under its config, in the words that the rest of the project knows.
@@ -134,109 +169,15 @@ impl ChannelConnector for InProcessChannel {
 
     fn push(&self, options: &CallOptions, dispatch: &DispatchInfo, tasks: RecordBatch) -> Result<Box<dyn ReceiptStream>, PluginError> {
         let order = task_ids(&tasks)?;
-        let active = self.push_turn(options)?;
-        let dispatch = serde_json::to_string(dispatch).expect("a dispatch has text keys only");
-        let exported = abi::export_batch(&tasks).map_err(|error| misused(&format!("the tasks cannot be handed over: {error}")))?;
-        // The plugin takes both structs over; what it leaves in them is given back here.
-        let (mut schema, mut array) = exported;
-        let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
-        // SAFETY: the instance is alive, it is this thread's turn, and all pointers and texts are valid for
-        // the call; the call itself lives as long as the stream.
-        let status = unsafe {
-            let (handle, dispatch) = (active.instance().handle(), Str::borrow(&dispatch));
-            let push = self.functions.push;
-            push(handle, active.frame.passed(), dispatch, &raw mut schema, &raw mut array, &raw mut stream, &raw mut error)
-        };
-        // SAFETY: filled in by the plugin where the status is not 0.
-        unsafe { active.instance().outcome(status, &error) }?;
-        let waiting = order.iter().copied().collect();
-        Ok(Box::new(Receipts { pull: Pull::new(stream, active, StreamKind::Push)?, order, waiting }))
+        Ok(Box::new(Receipts::new(self.push_items(options, dispatch, &tasks)?, order)))
     }
 
     fn poll(&self, options: &CallOptions, state: Option<&Value>) -> Result<Box<dyn PollStream>, PluginError> {
-        let instance = self.poll_instance()?;
-        let active = if Arc::ptr_eq(&instance, &self.instance) { instance.begin_poll(options) } else { instance.begin(options) }?;
-        let state = state.map(Value::to_string).unwrap_or_default();
-        let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
-        // SAFETY: the instance is alive, it is this thread's turn to poll, and all pointers and texts are
-        // valid for the call; the call itself lives as long as the stream.
-        let status = unsafe {
-            (self.functions.poll)(instance.handle(), active.frame.passed(), Str::borrow(&state), &raw mut stream, &raw mut error)
-        };
-        // SAFETY: filled in by the plugin where the status is not 0.
-        unsafe { instance.outcome(status, &error) }?;
-        Ok(Box::new(Polls(Pull::new(stream, active, StreamKind::Poll)?)))
+        Ok(Box::new(Polls(self.poll_items(options, state)?)))
     }
 
     fn canceller(&self) -> Canceller {
         let cancel = Arc::clone(&self.cancel);
         Canceller::new(move || cancel.cancel())
-    }
-}
-
-/// A defect of the caller's.
-fn misused(message: &str) -> PluginError {
-    PluginError::new(ErrorClass::InvalidData, message)
-}
-
-/// The ids of a dispatch's tasks, in their order.
-fn task_ids(tasks: &RecordBatch) -> Result<Vec<TaskId>, PluginError> {
-    if tasks.schema() != task_schema() {
-        return Err(misused("the tasks do not have the columns of tasks"));
-    }
-    if tasks.num_rows() > DISPATCH_TASKS_MAX {
-        return Err(misused(&format!("a dispatch of {} tasks, and {DISPATCH_TASKS_MAX} are the limit", tasks.num_rows())));
-    }
-    let ids = tasks.column(0).as_string::<i32>();
-    let id = |row| ids.value(row).parse().map_err(|_| misused(&format!("the task in row {row} has an id that is none")));
-    (0..ids.len()).map(id).collect()
-}
-
-struct Receipts {
-    pull: Pull,
-    order: Vec<TaskId>,
-    /// Those of `order` that have no receipt.
-    waiting: HashSet<TaskId>,
-}
-
-impl ReceiptStream for Receipts {
-    fn next(&mut self) -> Result<Option<Vec<Receipt>>, PluginError> {
-        let Some(Item::Batch(batch)) = self.pull.next()? else { return Ok(None) };
-        let receipts = contract::receipts(&batch).and_then(|receipts| {
-            // All are looked at before any counts, so that a refused batch counts as not there.
-            let mut answered = HashSet::with_capacity(receipts.len());
-            match receipts.iter().find(|receipt| !self.waiting.contains(&receipt.task) || !answered.insert(receipt.task)) {
-                Some(receipt) => Err(format!("a receipt for task {} that is not in the dispatch or has one already", receipt.task)),
-                None => Ok(receipts),
-            }
-        });
-        let receipts = receipts.map_err(|rule| {
-            let error = self.pull.instance().violation(&rule);
-            self.pull.fail(error)
-        })?;
-        for receipt in &receipts {
-            self.waiting.remove(&receipt.task);
-        }
-        Ok(Some(receipts))
-    }
-
-    fn unanswered(&self) -> Vec<TaskId> {
-        self.order.iter().copied().filter(|task| self.waiting.contains(task)).collect()
-    }
-}
-
-struct Polls(Pull);
-
-impl PollStream for Polls {
-    fn next(&mut self) -> Result<Option<Polled>, PluginError> {
-        match self.0.next()? {
-            Some(Item::Batch(batch)) => contract::events(&batch).map(|events| Some(Polled::Events(events))).map_err(|rule| {
-                let error = self.0.instance().violation(&rule);
-                self.0.fail(error)
-            }),
-            Some(Item::Rejected(rows)) => Ok(Some(Polled::Rejected(rows))),
-            Some(Item::State(state)) => Ok(Some(Polled::State(state))),
-            Some(Item::Begin { .. } | Item::End { .. }) | None => Ok(None),
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use reunion_model::TaskId;
@@ -12,7 +13,7 @@ use reunion_model::plugin::{ChannelTraits, DispatchInfo, Finding, Item, PluginEr
 use reunion_model::task::{Outcome, Verdict};
 
 /// What goes along with a call.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallOptions {
     /// Validate and answer as if; contact nobody.
     pub dry_run: bool,

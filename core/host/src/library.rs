@@ -2,8 +2,9 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use reunion_model::limits::CONTROL_BYTES_MAX;
 use reunion_model::plugin::{ErrorClass, Manifest, PluginError, PluginKind};
 
 use crate::channel::InProcessChannel;
+use crate::quarantine::Quarantined;
 use crate::search::Trace;
 use crate::source::InProcessSource;
 use crate::{ChannelConnector, SourceConnector, instance, schema};
@@ -107,6 +109,52 @@ pub enum LoadError {
         /// By the manifest.
         found_name: String,
     },
+    /// It was looked at in another process, and is none of these.
+    #[error("{why}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as one of the errors here says it.
+        why: String,
+    },
+    /// It brought down the process in which it was looked at.
+    #[error(
+        "{} crashed when it was looked at: {}; it is not looked at again until it is replaced, or `reunion plugins ls --rescan` is given; report this to its author",
+        path.display(), quarantined.why
+    )]
+    Quarantined {
+        /// The file.
+        path: PathBuf,
+        /// What it did.
+        quarantined: Quarantined,
+    },
+    /// It could not be looked at.
+    #[error("no process can be started to look at {}", path.display())]
+    Scan {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is another than the config wants.
+    #[error("{} is not the library that the config wants: its sha256 is {found}, and sha256 = \"{wanted}\"", path.display())]
+    Pinned {
+        /// The file.
+        path: PathBuf,
+        /// The sha256 that the config names.
+        wanted: String,
+        /// The file's own.
+        found: String,
+    },
+    /// One of the others, after places where there was none.
+    #[error("{source} (looked before for {looked})")]
+    After {
+        /// The places.
+        looked: Trace,
+        /// Why the one that was found cannot be used.
+        source: Box<LoadError>,
+    },
     /// The plugin refused to start.
     #[error("{} refused to start", path.display())]
     Entry {
@@ -126,12 +174,57 @@ pub enum LoadError {
     },
 }
 
-/// A plugin that is loaded. Never unloaded.
-#[derive(Clone)]
-pub struct Plugin(Arc<Loaded>);
+impl LoadError {
+    /// Whether the library brought down who looked at it, or nobody could: nothing of the config is wrong.
+    pub fn is_crash(&self) -> bool {
+        match self {
+            Self::Quarantined { .. } | Self::Scan { .. } => true,
+            Self::After { source, .. } => source.is_crash(),
+            _ => false,
+        }
+    }
 
-pub(crate) struct Loaded {
+    /// Whether the library is another than the config wants.
+    pub fn is_pin(&self) -> bool {
+        match self {
+            Self::Pinned { .. } => true,
+            Self::After { source, .. } => source.is_pin(),
+            _ => false,
+        }
+    }
+}
+
+/// A plugin that was found, and can be used.
+#[derive(Clone)]
+pub struct Plugin(Arc<Found>);
+
+struct Found {
     path: PathBuf,
+    stamp: Stamp,
+    manifest: Manifest,
+    /// The library, where it is loaded into this process. It is never unloaded.
+    loaded: OnceLock<Arc<Loaded>>,
+}
+
+/// What tells a file from the one that takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub(crate) bytes: u64,
+    pub(crate) modified_ns: i128,
+}
+
+impl Stamp {
+    pub(crate) fn of(path: &Path) -> Result<Self, LoadError> {
+        let found = fs::metadata(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        let modified_ns = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+        Ok(Self { device: found.dev(), inode: found.ino(), bytes: found.len(), modified_ns })
+    }
+}
+
+/// A library in this process.
+pub(crate) struct Loaded {
     pub(crate) manifest: Manifest,
     pub(crate) functions: Functions,
 }
@@ -167,22 +260,21 @@ pub(crate) struct ChannelFunctions {
 }
 
 impl Plugin {
-    /// Loads the library at this path, which should hold this plugin.
+    /// Loads the library at this path, which should hold this plugin, into this process.
     pub(crate) fn load(path: &Path, kind: PluginKind, name: &str) -> Result<Self, LoadError> {
-        let library = open(path)?;
-        let manifest = read_manifest(path, &library)?;
-        // A file's name writes dashes as underscores.
-        if manifest.kind != kind || manifest.name.replace('-', "_") != name.replace('-', "_") {
-            let (found_kind, found_name) = (manifest.kind, manifest.name);
-            return Err(LoadError::Mismatch { path: path.to_owned(), kind, name: name.to_owned(), found_kind, found_name });
-        }
-        let table = enter(path, &library)?;
-        // SAFETY: the entry function has filled the table in by the contract, which the version vouches for.
-        let functions = unsafe { Functions::take(&table, manifest.kind) };
-        let functions = functions.map_err(|missing| LoadError::Incomplete { path: path.to_owned(), missing })?;
-        // The functions are used as long as the process lives.
-        std::mem::forget(library);
-        Ok(Self(Arc::new(Loaded { path: path.to_owned(), manifest, functions })))
+        let stamp = Stamp::of(path)?;
+        let (manifest, loaded) = load(path, kind, name)?;
+        Ok(Self(Arc::new(Found { path: path.to_owned(), stamp, manifest, loaded: loaded.into() })))
+    }
+
+    /// The plugin at this path, as another process has found it to be.
+    pub(crate) fn scanned(path: &Path, stamp: Stamp, manifest: Manifest) -> Self {
+        Self(Arc::new(Found { path: path.to_owned(), stamp, manifest, loaded: OnceLock::new() }))
+    }
+
+    /// What the library's file was when it was looked at.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.0.stamp
     }
 
     /// What the plugin says of itself.
@@ -195,36 +287,59 @@ impl Plugin {
         &self.0.path
     }
 
-    /// Makes a source component of this name with this `with` table, in this process. No I/O.
+    /// Makes a source component of this name with this `with` table, in this process and on the caller's thread.
+    /// No I/O.
     ///
     /// # Errors
     /// Invalid config where the table does not fit the schema, or the plugin says so.
     pub fn source(&self, component: &str, config: &Value) -> Result<Box<dyn SourceConnector>, PluginError> {
-        match self.0.functions.kind {
-            KindFunctions::Source(functions) => {
-                let config = self.complete(config)?;
-                Ok(Box::new(InProcessSource::create(&self.0, functions, component, &config)?))
-            }
-            KindFunctions::Channel(_) => Err(self.other_kind(component, "source")),
-        }
+        self.is_of(component, PluginKind::Source)?;
+        Ok(Box::new(self.in_process_source(component, &self.complete(config)?)?))
     }
 
-    /// Makes a channel component of this name with this `with` table, in this process. No I/O.
+    /// Makes a channel component of this name with this `with` table, in this process and on the caller's thread.
+    /// No I/O.
     ///
     /// # Errors
     /// Invalid config where the table does not fit the schema, or the plugin says so.
     pub fn channel(&self, component: &str, config: &Value) -> Result<Box<dyn ChannelConnector>, PluginError> {
-        match self.0.functions.kind {
-            KindFunctions::Channel(functions) => {
-                let config = self.complete(config)?;
-                Ok(Box::new(InProcessChannel::create(&self.0, functions, component, config)?))
-            }
-            KindFunctions::Source(_) => Err(self.other_kind(component, "channel")),
+        self.is_of(component, PluginKind::Channel)?;
+        Ok(Box::new(self.in_process_channel(component, &self.complete(config)?)?))
+    }
+
+    /// A source of this config, which is complete.
+    pub(crate) fn in_process_source(&self, component: &str, config: &Value) -> Result<InProcessSource, PluginError> {
+        let loaded = self.loaded()?;
+        match loaded.functions.kind {
+            KindFunctions::Source(functions) => InProcessSource::create(loaded, functions, component, config),
+            KindFunctions::Channel(_) => Err(self.other_kind(component, PluginKind::Source)),
         }
     }
 
+    /// A channel of this config, which is complete.
+    pub(crate) fn in_process_channel(&self, component: &str, config: &Value) -> Result<InProcessChannel, PluginError> {
+        let loaded = self.loaded()?;
+        match loaded.functions.kind {
+            KindFunctions::Channel(functions) => InProcessChannel::create(loaded, functions, component, config.clone()),
+            KindFunctions::Source(_) => Err(self.other_kind(component, PluginKind::Channel)),
+        }
+    }
+
+    /// The library in this process: loaded now, where it was only looked at so far.
+    fn loaded(&self) -> Result<&Arc<Loaded>, PluginError> {
+        if let Some(loaded) = self.0.loaded.get() {
+            return Ok(loaded);
+        }
+        let Manifest { kind, name, .. } = &self.0.manifest;
+        let (_, loaded) = load(&self.0.path, *kind, name).map_err(|error| PluginError::new(ErrorClass::Internal, error.to_string()))?;
+        Ok(self.0.loaded.get_or_init(|| loaded))
+    }
+
     /// The config with the schema's defaults filled in.
-    fn complete(&self, config: &Value) -> Result<Value, PluginError> {
+    ///
+    /// # Errors
+    /// Invalid config where it does not fit the schema.
+    pub(crate) fn complete(&self, config: &Value) -> Result<Value, PluginError> {
         if let Some(error) = schema::validate(config, &self.0.manifest.config_schema).into_iter().next() {
             let key = error.path.join(".");
             let hint = error.suggestion.map(|name| format!("did you mean {name:?}?"));
@@ -235,9 +350,20 @@ impl Plugin {
         Ok(config)
     }
 
-    fn other_kind(&self, component: &str, wanted: &str) -> PluginError {
+    /// The plugin broke this rule.
+    pub(crate) fn violation(&self, rule: &str) -> PluginError {
+        violation(&self.0.manifest, rule)
+    }
+
+    /// Invalid config where a component of this kind is to be made of a plugin of the other.
+    pub(crate) fn is_of(&self, component: &str, wanted: PluginKind) -> Result<(), PluginError> {
+        if self.0.manifest.kind == wanted { Ok(()) } else { Err(self.other_kind(component, wanted)) }
+    }
+
+    fn other_kind(&self, component: &str, wanted: PluginKind) -> PluginError {
         let Manifest { name, kind, .. } = &self.0.manifest;
-        PluginError::new(ErrorClass::InvalidConfig, format!("{component} is to be a {wanted}, and {name} is a {} plugin", kind.name()))
+        let message = format!("{component} is to be a {}, and {name} is a {} plugin", wanted.name(), kind.name());
+        PluginError::new(ErrorClass::InvalidConfig, message)
     }
 }
 
@@ -250,18 +376,32 @@ impl std::fmt::Debug for Plugin {
 impl Loaded {
     /// The plugin broke this rule.
     pub(crate) fn violation(&self, rule: &str) -> PluginError {
-        let Manifest { name, version, kind, .. } = &self.manifest;
-        let message = format!("the {} plugin {name} {version} broke the contract: {rule}", kind.name());
-        PluginError::new(ErrorClass::Internal, message).hint("report this to the plugin's author")
+        violation(&self.manifest, rule)
     }
 }
 
-/// The manifest of the library at this path.
-pub(crate) fn manifest_of(path: &Path) -> Result<Manifest, LoadError> {
+fn violation(manifest: &Manifest, rule: &str) -> PluginError {
+    let Manifest { name, version, kind, .. } = manifest;
+    let message = format!("the {} plugin {name} {version} broke the contract: {rule}", kind.name());
+    PluginError::new(ErrorClass::Internal, message).hint("report this to the plugin's author")
+}
+
+/// Loads the library at this path, which should hold this plugin: its manifest, and its functions.
+fn load(path: &Path, kind: PluginKind, name: &str) -> Result<(Manifest, Arc<Loaded>), LoadError> {
     let library = open(path)?;
-    let manifest = read_manifest(path, &library);
+    let manifest = read_manifest(path, &library)?;
+    // A file's name writes dashes as underscores.
+    if manifest.kind != kind || manifest.name.replace('-', "_") != name.replace('-', "_") {
+        let (found_kind, found_name) = (manifest.kind, manifest.name);
+        return Err(LoadError::Mismatch { path: path.to_owned(), kind, name: name.to_owned(), found_kind, found_name });
+    }
+    let table = enter(path, &library)?;
+    // SAFETY: the entry function has filled the table in by the contract, which the version vouches for.
+    let functions = unsafe { Functions::take(&table, manifest.kind) };
+    let functions = functions.map_err(|missing| LoadError::Incomplete { path: path.to_owned(), missing })?;
+    // The functions are used as long as the process lives.
     std::mem::forget(library);
-    manifest
+    Ok((manifest.clone(), Arc::new(Loaded { manifest, functions })))
 }
 
 fn open(path: &Path) -> Result<Library, LoadError> {

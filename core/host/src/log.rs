@@ -14,6 +14,7 @@ use tracing_core::subscriber::Interest;
 use tracing_core::{Event, Level, Metadata, dispatcher, identify_callsite};
 
 use crate::text;
+use crate::wire::LogMessage;
 
 /// One place in the code from which events of one component and level come, as `tracing` sees it. The
 /// macros of `tracing` want targets that are known when they are compiled; a component's is not.
@@ -30,6 +31,26 @@ impl Callsite for Site {
 }
 
 const LEVELS: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+
+/// Where log events of plugins go in a worker: to the daemon.
+struct Elsewhere {
+    level_max: i32,
+    send: Box<dyn Fn(LogMessage) + Send + Sync>,
+}
+
+static ELSEWHERE: OnceLock<Elsewhere> = OnceLock::new();
+
+/// Sends the events of all plugins of this process, up to this level, elsewhere from now on.
+pub(crate) fn send_to(level_max: i32, send: Box<dyn Fn(LogMessage) + Send + Sync>) {
+    // There is one worker in a process.
+    let _ = ELSEWHERE.set(Elsewhere { level_max, send });
+}
+
+/// What is said of events that were dropped, because there were too many.
+pub(crate) fn dropped(events: u64) -> LogMessage {
+    let message = format!("{events} log events of the plugin were dropped: it writes more than can be kept");
+    LogMessage { level: log_level::WARN, target: String::new(), message, fields: String::new() }
+}
 
 /// What a component's `Host` points to.
 struct Component {
@@ -69,26 +90,57 @@ fn site(target: &'static str, level: Level) -> &'static Site {
 }
 
 /// The most talkative level that anybody listens to, now that the component is made.
-fn level_max() -> i32 {
+pub(crate) fn level_max() -> i32 {
+    if let Some(elsewhere) = ELSEWHERE.get() {
+        return elsewhere.level_max;
+    }
     LevelFilter::current().into_level().map_or(0, |level| LEVELS.iter().position(|known| *known == level).map_or(0, |at| at as i32 + 1))
 }
 
 unsafe extern "C" fn log(host: *const Host, level: i32, target: Str, message: Str, fields_json: Str) {
     // SAFETY: a plugin passes the host that it was given, which `host_of` made.
     let component = unsafe { &*(*host).private_data.cast::<Component>() };
-    let site = component.sites[(level.clamp(log_level::ERROR, log_level::TRACE) - 1) as usize];
-    let Some(metadata) = site.0.get() else { return };
-    dispatcher::get_default(|dispatch| {
-        if !dispatch.enabled(metadata) {
-            return;
-        }
-        // SAFETY: by contract the texts are valid for this call.
-        let [message, module, fields] = unsafe { [text::shown(message), text::shown(target), text::shown(fields_json)] };
-        let fields = if fields == "{}" { "" } else { &fields };
-        let values: [Option<&dyn Value>; 3] =
-            [Some(&message), (!module.is_empty()).then_some(&module as &dyn Value), (!fields.is_empty()).then_some(&fields as &dyn Value)];
-        dispatch.event(&Event::new(metadata, &metadata.fields().value_set_all(&values)));
-    });
+    // SAFETY: by contract the texts are valid for this call.
+    let texts = || unsafe { [text::shown(message), text::shown(target), text::shown(fields_json)] };
+    let event = || {
+        let [message, target, fields] = texts();
+        LogMessage { level, target, message, fields }
+    };
+    match ELSEWHERE.get() {
+        Some(elsewhere) if level <= elsewhere.level_max => (elsewhere.send)(event()),
+        Some(_) => {}
+        None => component.write(level, event),
+    }
+}
+
+/// Writes an event of this component that a worker has sent.
+pub(crate) fn write(component: &str, event: LogMessage) {
+    let LogMessage { level, target, message, fields } = event;
+    // The worker has tidied the texts; a plugin that writes to its socket has not.
+    let tidied = || LogMessage { level, target: text::tidy(&target), message: text::tidy(&message), fields: text::tidy(&fields) };
+    // SAFETY: `host_of` made it, with this private data, and it is never freed.
+    unsafe { &*host_of(component).private_data.cast::<Component>() }.write(level, tidied);
+}
+
+impl Component {
+    fn write(&self, level: i32, event: impl FnOnce() -> LogMessage) {
+        let site = self.sites[(level.clamp(log_level::ERROR, log_level::TRACE) - 1) as usize];
+        let Some(metadata) = site.0.get() else { return };
+        let mut event = Some(event);
+        dispatcher::get_default(|dispatch| {
+            if !dispatch.enabled(metadata) {
+                return;
+            }
+            let Some(LogMessage { target: module, message, fields, .. }) = event.take().map(|event| event()) else { return };
+            let fields = if fields == "{}" { "" } else { &fields };
+            let values: [Option<&dyn Value>; 3] = [
+                Some(&message),
+                (!module.is_empty()).then_some(&module as &dyn Value),
+                (!fields.is_empty()).then_some(&fields as &dyn Value),
+            ];
+            dispatch.event(&Event::new(metadata, &metadata.fields().value_set_all(&values)));
+        });
+    }
 }
 
 #[cfg(test)]

@@ -1,24 +1,42 @@
 //! Where plugins are looked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use reunion_model::plugin::{Manifest, PluginKind};
+use reunion_model::plugin::{Manifest, PluginError, PluginKind};
+use serde_json::Value;
 
-use crate::library::{self, LoadError, Plugin};
+use crate::library::{LoadError, Plugin, Stamp};
+use crate::quarantine::{self, Quarantined};
+use crate::supervise::{self, Component, ComponentSpec, Health, RemoteChannel, RemoteSource, ScanError, Supervisor};
+use crate::{ChannelConnector, SourceConnector};
 
 const KINDS: [PluginKind; 2] = [PluginKind::Source, PluginKind::Channel];
 /// Where the package installs them.
 const INSTALLED: &str = "/usr/lib/reunion/plugins";
 const NAME_CHARS_MAX: usize = 64;
 
-/// The folders that plugins are looked for in, the first that has one winning.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The folders that plugins are looked for in, the first that has one winning, and how they are run.
+#[derive(Debug, Clone)]
 pub struct Plugins {
     dirs: Vec<PathBuf>,
+    hosting: Arc<Hosting>,
+}
+
+/// How plugins are looked at and run.
+#[derive(Debug, Default)]
+struct Hosting {
+    /// The program that can be a worker. None: all that is done in this process.
+    worker: Option<PathBuf>,
+    /// Folders that components are to write to may be made.
+    makes_folders: bool,
+    /// What was found, by its file.
+    found: Mutex<HashMap<PathBuf, Plugin>>,
+    supervisor: Supervisor,
 }
 
 /// One library that looks like a plugin.
@@ -54,17 +72,32 @@ impl fmt::Display for Trace {
 }
 
 impl Plugins {
-    /// These folders and no others.
+    /// These folders and no others. Libraries are loaded into this process.
     pub fn new(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs }
+        Self { dirs, hosting: Arc::default() }
     }
 
     /// The folders of `[plugins] path`, then the one of the executable, `plugins/` in that, and
-    /// `/usr/lib/reunion/plugins`.
-    pub fn standard(configured: &[PathBuf]) -> Self {
+    /// `/usr/lib/reunion/plugins`. Libraries are looked at, and components run, in processes of their own: this
+    /// program must be one that has [`crate::worker_main`] as the command [`crate::WORKER_COMMAND`]. What is to be
+    /// remembered of them is in the folder `memory`.
+    /// Where `makes_folders` is false, folders that components would write to are not made for them: for commands
+    /// that change nothing.
+    pub fn standard(configured: &[PathBuf], memory: Option<PathBuf>, makes_folders: bool) -> Self {
+        // This program also where its file was replaced since it was started.
+        Self::apart(Self::standard_dirs(configured), "/proc/self/exe".into(), memory, makes_folders)
+    }
+
+    /// These folders, and this program for the workers: one of the same build.
+    pub fn apart(dirs: Vec<PathBuf>, worker: PathBuf, memory: Option<PathBuf>, makes_folders: bool) -> Self {
+        let hosting = Hosting { worker: Some(worker), makes_folders, found: Mutex::default(), supervisor: Supervisor::new(memory) };
+        Self { dirs, hosting: Arc::new(hosting) }
+    }
+
+    fn standard_dirs(configured: &[PathBuf]) -> Vec<PathBuf> {
         let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
         let beside = beside.into_iter().flat_map(|dir| [dir.clone(), dir.join("plugins")]);
-        Self::new(configured.iter().cloned().chain(beside).chain([PathBuf::from(INSTALLED)]).collect())
+        configured.iter().cloned().chain(beside).chain([PathBuf::from(INSTALLED)]).collect()
     }
 
     /// The folders, in the order in which they are looked in.
@@ -72,21 +105,118 @@ impl Plugins {
         &self.dirs
     }
 
-    /// Loads a plugin. A library that is found and cannot be used is an error: none further down the
-    /// path is tried in its place.
+    /// Finds a plugin, and sees that it can be used. A library that is found and cannot be is an error: none
+    /// further down the path is tried in its place.
     ///
     /// # Errors
     /// Where there is none, with everywhere that was looked; where it cannot be used, with why.
     pub fn find(&self, kind: PluginKind, name: &str) -> Result<Plugin, LoadError> {
+        self.find_pinned(kind, name, None)
+    }
+
+    /// The same, where the library must be the one that has this sha256 (in hex). None of another's code is run.
+    ///
+    /// # Errors
+    /// As [`Plugins::find`].
+    pub fn find_pinned(&self, kind: PluginKind, name: &str, sha256: Option<&str>) -> Result<Plugin, LoadError> {
         let file_name = file_name(kind, name).ok_or_else(|| LoadError::Name { name: name.to_owned() })?;
         let mut trace = Vec::new();
         for path in self.dirs.iter().map(|dir| dir.join(&file_name)) {
             match fs::metadata(&path) {
-                Ok(_) => return Plugin::load(&path, kind, name),
+                Ok(_) => {
+                    let found = pinned(&path, sha256).and_then(|()| self.look(&path, kind, name));
+                    return found.map_err(|error| after(error, trace));
+                }
                 Err(error) => trace.push((path, error)),
             }
         }
         Err(LoadError::NotFound { kind, name: name.to_owned(), trace: Trace(trace) })
+    }
+
+    /// The plugin that this library is.
+    fn look(&self, path: &Path, kind: PluginKind, name: &str) -> Result<Plugin, LoadError> {
+        let Some(worker) = self.worker() else { return Plugin::load(path, kind, name) };
+        // The whole path, by which a worker in another folder finds it too.
+        let path = &fs::canonicalize(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        let stamp = Stamp::of(path)?;
+        let known = self.found().get(path).filter(|plugin| plugin.stamp() == stamp).cloned();
+        if let Some(plugin) = known {
+            return Ok(plugin);
+        }
+        let dir = self.hosting.supervisor.dir();
+        if let Some(quarantined) = dir.and_then(|dir| quarantine::find(dir, path, stamp)) {
+            return Err(LoadError::Quarantined { path: path.clone(), quarantined });
+        }
+        let manifest = supervise::scan(worker, kind, name, path).map_err(|error| self.not_scanned(path, stamp, error))?;
+        let plugin = Plugin::scanned(path, stamp, manifest);
+        self.found().insert(path.clone(), plugin.clone());
+        Ok(plugin)
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Plugin>> {
+        self.hosting.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a library could not be looked at. One that crashed is remembered.
+    fn not_scanned(&self, path: &Path, stamp: Stamp, error: ScanError) -> LoadError {
+        let path = path.to_owned();
+        match error {
+            ScanError::Refused(why) => LoadError::Refused { path, why },
+            ScanError::System(source) => LoadError::Scan { path, source },
+            ScanError::Crashed(why) => match Quarantined::new(&path, stamp, &why) {
+                Ok(quarantined) => {
+                    if let Some(Err(error)) = self.hosting.supervisor.dir().map(|dir| quarantine::add(dir, &path, quarantined.clone())) {
+                        tracing::debug!("what a library did cannot be written down: {error}");
+                    }
+                    LoadError::Quarantined { path, quarantined }
+                }
+                Err(source) => LoadError::Io { path, source },
+            },
+        }
+    }
+
+    /// Looks again at libraries that crashed.
+    ///
+    /// # Errors
+    /// Where the folder that remembers them cannot be written.
+    pub fn forget_quarantine(&self) -> io::Result<()> {
+        self.hosting.supervisor.dir().map_or(Ok(()), quarantine::clear)
+    }
+
+    /// What is known of a component's worker, in this process or another; `None` where nothing is.
+    pub fn health(&self, kind: PluginKind, component: &str) -> Option<Health> {
+        self.hosting.supervisor.dir().and_then(|dir| Health::read(dir, kind, component))
+    }
+
+    /// Makes a source, and starts its worker. `config` is its `with` table, with its secrets in it.
+    ///
+    /// # Errors
+    /// Invalid config where the table does not fit the schema, or the plugin says so; internal where it fails, and
+    /// unavailable where it has failed so often that it is left alone for now.
+    pub fn source(&self, plugin: &Plugin, spec: ComponentSpec, config: Value) -> Result<Box<dyn SourceConnector>, PluginError> {
+        Ok(Box::new(RemoteSource(Component::make(self, plugin, spec, config)?)))
+    }
+
+    /// Makes a channel, as [`Plugins::source`] does a source.
+    ///
+    /// # Errors
+    /// As [`Plugins::source`].
+    pub fn channel(&self, plugin: &Plugin, spec: ComponentSpec, config: Value) -> Result<Box<dyn ChannelConnector>, PluginError> {
+        Ok(Box::new(RemoteChannel::new(Component::make(self, plugin, spec, config)?)?))
+    }
+
+    /// Whether folders may be made for components.
+    pub(crate) fn makes_folders(&self) -> bool {
+        self.hosting.makes_folders
+    }
+
+    /// The program that can be a worker.
+    pub(crate) fn worker(&self) -> Option<&Path> {
+        self.hosting.worker.as_deref()
+    }
+
+    pub(crate) fn supervisor(&self) -> &Supervisor {
+        &self.hosting.supervisor
     }
 
     /// Every library in the folders whose name is that of a plugin, by kind and name. Folders that
@@ -106,7 +236,7 @@ impl Plugins {
         let listed = |((kind, name), paths): ((PluginKind, String), Vec<PathBuf>)| {
             let first = paths[0].clone();
             paths.into_iter().map(move |path| Listed {
-                manifest: library::manifest_of(&path),
+                manifest: self.look(&path, kind, &name).map(|plugin| plugin.manifest().clone()),
                 shadowed_by: (path != first).then(|| first.clone()),
                 name: name.clone(),
                 path,
@@ -117,8 +247,23 @@ impl Plugins {
     }
 }
 
+/// The library must be the one that has this sha256.
+fn pinned(path: &Path, sha256: Option<&str>) -> Result<(), LoadError> {
+    let Some(wanted) = sha256 else { return Ok(()) };
+    let found = quarantine::sha256(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+    if found.eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(LoadError::Pinned { path: path.to_owned(), wanted: wanted.to_owned(), found })
+}
+
+/// An error with the places that were looked at before.
+fn after(error: LoadError, looked: Vec<(PathBuf, io::Error)>) -> LoadError {
+    if looked.is_empty() { error } else { LoadError::After { looked: Trace(looked), source: Box::new(error) } }
+}
+
 /// The file that holds a plugin; `None` for a name that none can have.
-fn file_name(kind: PluginKind, name: &str) -> Option<String> {
+pub fn file_name(kind: PluginKind, name: &str) -> Option<String> {
     let valid = !name.is_empty()
         && name.len() <= NAME_CHARS_MAX
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'));
@@ -148,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_standard_path_has_the_configured_folders_first() {
-        let dirs = Plugins::standard(&["/srv/plugins".into()]).dirs;
+        let dirs = Plugins::standard(&["/srv/plugins".into()], None, false).dirs;
         assert_eq!((dirs.len(), dirs[0].as_path(), dirs[3].as_path()), (4, Path::new("/srv/plugins"), Path::new(INSTALLED)));
         assert!(dirs[2].starts_with(&dirs[1]));
     }
@@ -175,7 +320,9 @@ mod tests {
         let listed = plugins.list();
         let summary: Vec<_> = listed.iter().map(|one| (one.name.as_str(), one.shadowed_by.is_some(), one.manifest.is_ok())).collect();
         assert_eq!(summary, [("broken", false, false), ("broken", true, false), ("folder", false, false)]);
-        assert!(matches!(plugins.find(PluginKind::Channel, "folder"), Err(LoadError::Open { .. })));
+        let error = plugins.find(PluginKind::Channel, "folder").expect_err("no library").to_string();
+        let text = error.replace(second.path().to_str().unwrap(), "/second").replace(first.path().to_str().unwrap(), "/first");
+        insta::assert_snapshot!(text, @"/second/libreunion_channel_folder.so cannot be loaded as a library; rebuild or reinstall it for this machine (looked before for /first/libreunion_channel_folder.so)");
         assert!(matches!(plugins.find(PluginKind::Source, "broken"), Err(LoadError::Open { .. })));
     }
 }

@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use reunion_abi::{self as abi, Buf, FFI_ArrowSchema, Str};
 use reunion_model::limits::COLUMNS_MAX;
-use reunion_model::plugin::{Finding, Item, PluginError, ReadRequest};
+use reunion_model::plugin::{Finding, PluginError, ReadRequest};
 
+use crate::answers::{Rows, StreamKind};
 use crate::instance::{Active, Instance};
 use crate::library::{Loaded, SourceFunctions};
-use crate::stream::{Pull, StreamKind};
+use crate::stream::Pull;
 use crate::{CallOptions, Canceller, ItemStream, SourceConnector, text};
 
 pub(crate) struct InProcessSource {
@@ -26,6 +27,23 @@ impl InProcessSource {
         let cancelled = Arc::new(AtomicBool::new(false));
         let instance = Instance::create(plugin, component, config, Arc::clone(&cancelled), Arc::default())?;
         Ok(Self { instance, functions, cancelled })
+    }
+
+    /// Begins to read; the items as the plugin yields them.
+    pub(crate) fn read_items(&self, options: &CallOptions, request: &ReadRequest, state: Option<&Value>) -> Result<Pull, PluginError> {
+        let active = self.instance.begin(options)?;
+        let request = serde_json::to_string(request).expect("a request has text keys only");
+        let state = state.map(Value::to_string).unwrap_or_default();
+        let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
+        // SAFETY: the instance is alive, it is this thread's turn, and all pointers and texts are valid for
+        // the call; the call itself lives as long as the stream.
+        let status = unsafe {
+            let (request, state) = (Str::borrow(&request), Str::borrow(&state));
+            (self.functions.read)(self.instance.handle(), active.frame.passed(), request, state, &raw mut stream, &raw mut error)
+        };
+        // SAFETY: filled in by the plugin where the status is not 0.
+        unsafe { self.instance.outcome(status, &error) }?;
+        Pull::new(stream, active, StreamKind::Read)
     }
 }
 
@@ -64,19 +82,7 @@ impl SourceConnector for InProcessSource {
     }
 
     fn read(&self, options: &CallOptions, request: &ReadRequest, state: Option<&Value>) -> Result<Box<dyn ItemStream>, PluginError> {
-        let active = self.instance.begin(options)?;
-        let request = serde_json::to_string(request).expect("a request has text keys only");
-        let state = state.map(Value::to_string).unwrap_or_default();
-        let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
-        // SAFETY: the instance is alive, it is this thread's turn, and all pointers and texts are valid for
-        // the call; the call itself lives as long as the stream.
-        let status = unsafe {
-            let (request, state) = (Str::borrow(&request), Str::borrow(&state));
-            (self.functions.read)(self.instance.handle(), active.frame.passed(), request, state, &raw mut stream, &raw mut error)
-        };
-        // SAFETY: filled in by the plugin where the status is not 0.
-        unsafe { self.instance.outcome(status, &error) }?;
-        Ok(Box::new(Items(Pull::new(stream, active, StreamKind::Read)?)))
+        Ok(Box::new(Rows(self.read_items(options, request, state)?)))
     }
 
     fn canceller(&self) -> Canceller {
@@ -87,13 +93,5 @@ impl SourceConnector for InProcessSource {
                 instance.cancel();
             }
         })
-    }
-}
-
-struct Items(Pull);
-
-impl ItemStream for Items {
-    fn next(&mut self) -> Result<Option<Item>, PluginError> {
-        self.0.next()
     }
 }

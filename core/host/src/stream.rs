@@ -1,5 +1,8 @@
 //! A plugin's stream, pulled and checked item by item.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
@@ -8,44 +11,14 @@ use reunion_abi::{self as abi, control, import_batch, item_kind};
 use reunion_model::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, COLUMNS_MAX};
 use reunion_model::plugin::{Item, PluginError};
 
+use crate::answers::{Items, Progress, StreamKind};
 use crate::contract;
 use crate::instance::{Active, Instance};
-
-/// What a stream may yield.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StreamKind {
-    /// Begin, then batches, rejected rows and states, then end.
-    Read,
-    /// Batches, then end.
-    Push,
-    /// Batches, rejected rows and states, then end.
-    Poll,
-}
-
-impl StreamKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Push => "push",
-            Self::Poll => "poll",
-        }
-    }
-}
-
-/// How far a stream is.
-enum Progress {
-    /// Nothing has come yet.
-    Fresh,
-    Running,
-    Ended,
-    Failed(PluginError),
-}
 
 pub(crate) struct Pull {
     // Dropped first: the plugin releases the stream while the call is still valid and the turn taken.
     stream: abi::Stream,
     active: Active,
-    kind: StreamKind,
     progress: Progress,
     /// The schema of the batch before, shared by the next where it is the same.
     known: Option<SchemaRef>,
@@ -60,34 +33,16 @@ impl Pull {
         if stream.next.is_none() || stream.release.is_none() {
             return Err(active.instance().violation(&format!("{} answered ok without a stream", kind.name())));
         }
-        Ok(Self { stream, active, kind, progress: Progress::Fresh, known: None })
+        Ok(Self { stream, active, progress: Progress::new(kind), known: None })
     }
 
-    pub(crate) fn instance(&self) -> &Instance {
+    /// What stops this stream alone: set by whoever wants the rest no more.
+    pub(crate) fn released(&self) -> Arc<AtomicBool> {
+        self.active.frame.released()
+    }
+
+    fn instance(&self) -> &Instance {
         self.active.instance()
-    }
-
-    /// The next item; `None` after the end. An error is repeated.
-    pub(crate) fn next(&mut self) -> Result<Option<Item>, PluginError> {
-        match &self.progress {
-            Progress::Ended => return Ok(None),
-            Progress::Failed(error) => return Err(error.clone()),
-            Progress::Fresh | Progress::Running => {}
-        }
-        let item = self.pull().and_then(|item| self.in_order(item));
-        match item {
-            Ok(item) => {
-                self.progress = if matches!(item, Item::End { .. }) { Progress::Ended } else { Progress::Running };
-                Ok(Some(item))
-            }
-            Err(error) => Err(self.fail(error)),
-        }
-    }
-
-    /// Ends the stream with this error, which every later call repeats.
-    pub(crate) fn fail(&mut self, error: PluginError) -> PluginError {
-        self.progress = Progress::Failed(error.clone());
-        error
     }
 
     fn pull(&mut self) -> Result<Item, PluginError> {
@@ -139,16 +94,28 @@ impl Pull {
         }
         Ok(batch)
     }
+}
 
-    fn in_order(&self, item: Item) -> Result<Item, PluginError> {
-        let fresh = matches!(self.progress, Progress::Fresh);
-        let rule = match (self.kind, &item) {
-            (StreamKind::Read, Item::Begin { .. }) if fresh => return Ok(item),
-            (StreamKind::Read, _) if fresh => "a read that does not begin with its begin marker",
-            (_, Item::Begin { .. }) => "a begin marker that is not the first item of a read",
-            (StreamKind::Push, Item::Rejected(_) | Item::State(_)) => "a push that yields something else than receipts",
-            _ => return Ok(item),
-        };
-        Err(self.instance().violation(rule))
+impl Items for Pull {
+    fn next(&mut self) -> Result<Option<Item>, PluginError> {
+        if let Some(over) = self.progress.over() {
+            return over;
+        }
+        let item = self.pull().and_then(|item| match self.progress.broken_rule(&item) {
+            Some(rule) => Err(self.instance().violation(rule)),
+            None => Ok(item),
+        });
+        match item {
+            Ok(item) => {
+                self.progress.came(&item);
+                Ok(Some(item))
+            }
+            Err(error) => Err(self.progress.fail(error)),
+        }
+    }
+
+    fn violation(&mut self, rule: &str) -> PluginError {
+        let error = self.instance().violation(rule);
+        self.progress.fail(error)
     }
 }

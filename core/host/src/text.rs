@@ -20,6 +20,12 @@ pub(crate) fn tidy(text: &str) -> String {
     without_phones(text.trim()).into_owned()
 }
 
+/// A text of no more bytes than one may have.
+pub(crate) fn cut(text: &str) -> String {
+    // SAFETY: borrowed for this call.
+    unsafe { Str::borrow(text).to_text(ERROR_TEXT_BYTES_MAX) }
+}
+
 /// Mobile numbers of China masked. The contract forbids them in texts; this is for when it is broken.
 pub(crate) fn without_phones(text: &str) -> Cow<'_, str> {
     let mut masked = Cow::Borrowed(text);

@@ -45,7 +45,7 @@ pub struct Manifest {
     /// JSON Schema (draft 2020-12) of the component's `with` table. The host checks `type`,
     /// `properties`, `required`, `additionalProperties`, `enum`, `minimum`, `maximum`,
     /// `minLength`, `items` and `oneOf`, and shows `description` and `default`. A text of the format `path` is
-    /// made absolute; an object of the format `secret` says where a text is, and the plugin gets the text.
+    /// made absolute, and may be written to where it has `"access": "write"`; an object of the format `secret` says where a text is, and the plugin gets the text.
     pub config_schema: serde_json::Value,
     /// The sample of its config, shown by `plugins show`.
     #[serde(default)]
@@ -53,6 +53,22 @@ pub struct Manifest {
     /// What it can do.
     #[serde(default)]
     pub capabilities: Capabilities,
+    /// What it needs of the machine. A plugin that says so is kept to it, where the kernel can; one that does not
+    /// is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needs>,
+}
+
+/// What a plugin needs of the machine beyond what every program needs: the system's libraries, certificates,
+/// time zones. What is not named here it does not get.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Needs {
+    /// It opens network connections.
+    pub network: bool,
+    /// It reads and writes the files and folders that its config names in texts of the format `path`. Those whose
+    /// schema says `"access": "write"` may be written; of a pattern or a template, all below its fixed part.
+    pub config_paths: bool,
 }
 
 /// What a plugin can do whatever its config says.
@@ -254,6 +270,10 @@ pub fn holds_password(text: &str) -> bool {
     let user = authority.and_then(|authority| authority.rsplit_once('@'));
     user.is_some_and(|(user, _)| user.contains(':')) || text.contains("password=")
 }
+
+/// The run of a call that is to panic. No run is called so. The SDK honours it in place of the author's code, so that
+/// the conformance suite sees what becomes of a component that panics; to other plugins it is a run like any other.
+pub const PANIC_RUN: &str = "verify:panic";
 
 /// One thing that `check` has to say though nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

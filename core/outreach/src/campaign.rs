@@ -16,6 +16,8 @@ pub struct Campaign {
     pub name: String,
     /// Off: nothing is planned, and open tasks are taken back.
     pub enabled: bool,
+    /// Its channel cannot say now what it asks of a task: nothing is planned, and open tasks wait.
+    pub paused: bool,
     /// The channel that its tasks go to.
     pub channel: String,
     /// Share of the contact points that form the control group, 0 to 1.
@@ -52,6 +54,7 @@ impl Campaign {
         Self {
             name: name.into(),
             enabled: true,
+            paused: false,
             channel: channel.into(),
             holdout: 0.0,
             touches_max: 1,
@@ -90,6 +93,11 @@ impl Campaign {
         };
         self.check()?;
         Ok(self)
+    }
+
+    /// Whether it plans tasks in this run.
+    pub fn plans(&self) -> bool {
+        self.enabled && !self.paused
     }
 
     /// Whether its parts fit together.

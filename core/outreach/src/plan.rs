@@ -172,7 +172,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, MembersError> {
     if input.stale_sources != 0 && !members.know_sources() {
         return Err(MembersError::Missing(SOURCE_MASK.to_owned()));
     }
-    let campaigns: Vec<_> = input.campaigns.iter().filter(|campaign| campaign.campaign.enabled).collect();
+    let campaigns: Vec<_> = input.campaigns.iter().filter(|campaign| campaign.campaign.plans()).collect();
     let audiences = campaigns.iter().map(|campaign| members.audience(&campaign.campaign.name, campaign.audience));
     let audiences = audiences.collect::<Result<Vec<_>, _>>()?;
     let contacts = contacts(input, &members, &audiences);

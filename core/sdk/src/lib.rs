@@ -40,8 +40,8 @@ pub use batches::{EventsBuilder, ReceiptsBuilder, RejectedBuilder};
 pub use call::Call;
 pub use reunion_abi::text_array;
 pub use reunion_model::plugin::{
-    Capabilities, ChannelTraits, DispatchInfo, ErrorClass, Finding, FindingLevel, Item, Manifest, PluginError, PluginKind, Reach, ReadMode,
-    ReadRequest, holds_password, rejected_schema,
+    Capabilities, ChannelTraits, DispatchInfo, ErrorClass, Finding, FindingLevel, Item, Manifest, Needs, PluginError, PluginKind, Reach,
+    ReadMode, ReadRequest, holds_password, rejected_schema,
 };
 pub use reunion_model::task::{Outcome, Verdict, event_schema, receipt_schema, task_schema};
 pub use reunion_model::{Reason, limits};

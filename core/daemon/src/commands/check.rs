@@ -28,11 +28,15 @@ pub fn check(app: &App, connect: bool) -> Result<Exit, Failure> {
     let mut notes = Vec::new();
     for name in config.sources.keys() {
         // To make one reaches nothing, and says what no schema can.
-        if let Err(errors) = components::source(config, &app.plugins, name) {
-            findings.extend(errors);
+        if let Err(trouble) = components::source(config, &app.plugins, name) {
+            findings.extend(trouble.findings(config, Component::Source, name));
         }
     }
     let channels = components::channels(config, &app.plugins).map_err(|errors| findings.extend(errors)).ok();
+    for (name, error) in channels.iter().flat_map(|channels| &channels.failed) {
+        findings.extend(components::blame(config, Component::Channel, name, error));
+    }
+    let channels = channels.map(|channels| channels.made);
     if let Err(errors) = config.master_key() {
         findings.extend(errors);
     }
@@ -123,7 +127,13 @@ fn with_columns_of_texts(config: &Config, columns: &[(&str, ColumnType)], findin
 /// Asks a source for its columns; none where it cannot be reached, which is a finding.
 fn reach_source(app: &App, name: &str, findings: &mut Diagnostics, notes: &mut Vec<String>) -> Result<Option<SourceColumns>, Failure> {
     let config = &app.config;
-    let connector = components::source(config, &app.plugins, name)?;
+    let connector = match components::source(config, &app.plugins, name) {
+        Ok(connector) => connector,
+        Err(trouble) => {
+            findings.extend(trouble.findings(config, Component::Source, name));
+            return Ok(None);
+        }
+    };
     match connector.check(&call()) {
         Ok(found) => note(Component::Source, name, &found, notes),
         Err(error) => {

@@ -3,7 +3,7 @@
 mod check;
 mod explain;
 pub mod key;
-mod plugins;
+pub mod plugins;
 mod query;
 mod registry;
 mod rollback;
@@ -46,6 +46,7 @@ pub fn execute(app: &App, command: Command) -> Result<Exit, Failure> {
         Command::Rollback { to } => rollback::rollback(app, to),
         Command::Key(command) => key::key(app, command),
         Command::Verify { generation } => verify::verify(app, generation),
+        Command::PluginCase => Err(Failure::usage("a case of `plugins verify` is tried before there is a config")),
     }
 }
 

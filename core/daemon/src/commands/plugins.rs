@@ -1,22 +1,37 @@
-//! `plugins ls|show`.
+//! `plugins ls|show|new|verify`.
+
+mod new;
+mod templates;
+mod verify;
 
 use std::fmt::Write as _;
 
-use reunion_host::Listed;
-use reunion_model::plugin::PluginKind;
+use reunion_host::{Listed, confine};
+use reunion_model::plugin::{Needs, PluginKind};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::cli::{Exit, PluginsCommand};
-use crate::failure::Failure;
+use crate::cli::{Exit, Format, PluginsCommand};
+use crate::failure::{Doing, Failure};
 
 use super::table;
 
 /// Runs the command.
 pub fn plugins(app: &App, command: PluginsCommand) -> Result<Exit, Failure> {
     match command {
-        PluginsCommand::Ls => ls(app),
+        PluginsCommand::Ls { rescan } => ls(app, rescan),
         PluginsCommand::Show { name, kind } => show(app, &name, kind),
+        PluginsCommand::New(args) => new::new(&args, app.format),
+        PluginsCommand::Verify { library, config, send } => verify::verify(&library, config.as_deref(), send, app.format),
+    }
+}
+
+/// The commands that need no config of the program; `None` for the others.
+pub fn without_config(command: &PluginsCommand, format: Format) -> Option<Result<Exit, Failure>> {
+    match command {
+        PluginsCommand::New(args) => Some(new::new(args, format)),
+        PluginsCommand::Verify { library, config, send } => Some(verify::verify(library, config.as_deref(), *send, format)),
+        _ => None,
     }
 }
 
@@ -34,7 +49,10 @@ fn row(listed: &Listed) -> Value {
     })
 }
 
-fn ls(app: &App) -> Result<Exit, Failure> {
+fn ls(app: &App, rescan: bool) -> Result<Exit, Failure> {
+    if rescan {
+        app.plugins.forget_quarantine().doing(|| "what is remembered of libraries that crashed cannot be forgotten".to_owned())?;
+    }
     let found = app.plugins.list();
     let rows: Vec<Value> = found.iter().map(row).collect();
     app.print(&rows, |_| {
@@ -68,6 +86,8 @@ fn show(app: &App, name: &str, kind: Option<PluginKind>) -> Result<Exit, Failure
                 row["config_schema"] = manifest.config_schema.clone();
                 row["sample"] = manifest.sample.clone().into();
                 row["capabilities"] = serde_json::to_value(&manifest.capabilities).unwrap_or_default();
+                row["needs"] = serde_json::to_value(&manifest.needs).unwrap_or_default();
+                row["confinement"] = serde_json::to_value(confine::offered_to(manifest.needs.as_ref())).unwrap_or_default();
             }
             row
         })
@@ -84,8 +104,21 @@ fn text(listed: &Listed) -> String {
         }
         Ok(manifest) => {
             let _ = writeln!(text, "{} (version {}, ABI {}.{})\n", manifest.summary, manifest.version, manifest.abi[0], manifest.abi[1]);
+            let _ = writeln!(text, "needs: {}", needs(manifest.needs.as_ref()));
+            let _ = writeln!(text, "in a process of its own, {}\n", confine::offered_to(manifest.needs.as_ref()));
             text.push_str(&manifest.sample);
         }
     }
     text
+}
+
+/// What a plugin says that it needs of the machine.
+fn needs(needs: Option<&Needs>) -> &'static str {
+    match needs {
+        None => "it does not say, so it is kept from no file and no network",
+        Some(Needs { network: false, config_paths: false }) => "nothing of this machine",
+        Some(Needs { network: false, config_paths: true }) => "the files that its config names",
+        Some(Needs { network: true, config_paths: false }) => "the network",
+        Some(Needs { network: true, config_paths: true }) => "the network, and the files that its config names",
+    }
 }

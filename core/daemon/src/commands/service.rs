@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::cli::{Exit, RunArgs};
-use crate::components;
+use crate::components::{self, Trouble};
 use crate::config::{Component, Diagnostics};
 use crate::failure::{Doing, Failure};
 use crate::outbox::Outbox;
@@ -58,7 +58,8 @@ fn can_run(app: &App) -> Result<(), Failure> {
     }
     let mut findings = Diagnostics::default();
     for name in app.config.sources.keys() {
-        if let Err(errors) = components::settings(&app.config, &app.plugins, Component::Source, name) {
+        // A plugin that fails is the trouble of its component.
+        if let Err(Trouble::Config(errors)) = components::settings(&app.config, &app.plugins, Component::Source, name) {
             findings.extend(errors);
         }
     }

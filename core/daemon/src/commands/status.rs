@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use reunion_host::{Health, HealthState};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -39,14 +40,12 @@ pub fn status(app: &App) -> Result<Exit, Failure> {
         .map(|count| json!({ "channel": count.channel, "campaign": count.campaign, "state": count.state, "tasks": count.tasks }))
         .collect();
     let holder = state.ask(state.ledger.holder())?.filter(may_be_alive);
-    let plugins: Vec<Value> = [(Component::Source, app.config.sources.keys().collect::<Vec<_>>()), (Component::Channel, app.config.channels.keys().collect())]
-        .into_iter()
-        .flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name)))
-        .map(|(kind, name)| match components::settings(&app.config, &app.plugins, kind, name) {
-            Ok(settings) => json!({ "component": format!("{}.{name}", kind.table()), "plugin": settings.plugin.manifest().name, "version": settings.plugin.manifest().version, "ok": true }),
-            Err(error) => json!({ "component": format!("{}.{name}", kind.table()), "ok": false, "error": error.to_string() }),
-        })
-        .collect();
+    let plugins: Vec<Value> =
+        [(Component::Source, app.config.sources.keys().collect::<Vec<_>>()), (Component::Channel, app.config.channels.keys().collect())]
+            .into_iter()
+            .flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name)))
+            .map(|(kind, name)| plugin(app, kind, name))
+            .collect();
     let result = json!({
         "generation": head.as_ref().map(|head| head.generation),
         "committed": head.as_ref().map(|head| moment(head.committed_us, zone)),
@@ -55,6 +54,40 @@ pub fn status(app: &App) -> Result<Exit, Failure> {
     });
     app.print(&result, text)?;
     Ok(Exit::Done)
+}
+
+/// A component's plugin: whether it can be used, and how its worker is, or what became of it.
+fn plugin(app: &App, kind: Component, name: &str) -> Value {
+    let component = format!("{}.{name}", kind.table());
+    let settings = components::settings(&app.config, &app.plugins, kind, name);
+    let health = app.plugins.health(components::plugin_kind(kind), name);
+    let state = health.as_ref().map_or_else(|| "not started yet".to_owned(), in_words);
+    match settings {
+        Err(trouble) => {
+            let error = trouble.findings(&app.config, kind, name).to_string();
+            json!({ "component": component, "ok": false, "state": state, "error": error, "health": health })
+        }
+        Ok(settings) => {
+            let manifest = settings.plugin.manifest();
+            let ok = !health.as_ref().is_some_and(|health| matches!(health.state, HealthState::Failed { .. }));
+            let (plugin, version) = (&manifest.name, &manifest.version);
+            json!({ "component": component, "plugin": plugin, "version": version, "ok": ok, "state": state, "health": health })
+        }
+    }
+}
+
+/// How a component is: `failed: signal 11, restarts 3/5, next try in 40 s`.
+fn in_words(health: &Health) -> String {
+    match &health.state {
+        HealthState::Running { pid: Some(pid), .. } => format!("running, process {pid}"),
+        HealthState::Running { pid: None, .. } => "running in the daemon's process".to_owned(),
+        HealthState::Ended => "not needed now".to_owned(),
+        HealthState::Failed { why, next_try_us } => {
+            let next_secs = next_try_us.saturating_sub(now_us()).max(0).unsigned_abs().div_ceil(1_000_000);
+            let next = if next_secs == 0 { "tried again when it is needed".to_owned() } else { format!("next try in {next_secs} s") };
+            format!("failed: {why}, restarts {}/{}, {next}", health.restarts, health.restarts_max)
+        }
+    }
 }
 
 /// Where a source stands. Its cursor says no more than what the source calls a position, and is for programs.
@@ -111,7 +144,7 @@ fn text(status: &Value) -> String {
         ),
         ("outbox", &["outbox", "due", "under way", "next"], &["channel", "due", "dispatches", "next"]),
         ("tasks", &["channel", "campaign", "state", "tasks"], &["channel", "campaign", "state", "tasks"]),
-        ("plugins", &["component", "plugin", "version", "error"], &["component", "plugin", "version", "error"]),
+        ("plugins", &["component", "plugin", "version", "state", "error"], &["component", "plugin", "version", "state", "error"]),
     ] {
         let rows = status[key].as_array().cloned().unwrap_or_default();
         if rows.is_empty() {
@@ -154,7 +187,7 @@ mod tests {
                           "interrupted": true, "waiting": 0, "cursor": { "files": 1 } }],
             "outbox": [{ "channel": "list", "due": 3, "dispatches": 0, "next": "2026-09-22T09:00:00+08:00" }],
             "tasks": [{ "channel": "list", "campaign": "warm-add", "state": "planned", "tasks": 3 }],
-            "plugins": [{ "component": "sources.pos", "plugin": "file", "version": "0.1.0", "ok": true }],
+            "plugins": [{ "component": "sources.pos", "plugin": "file", "version": "0.1.0", "ok": true, "state": "failed: signal 11 (segmentation fault), restarts 3/5, next try in 4 s" }],
         });
         insta::assert_snapshot!(lines(&status));
     }

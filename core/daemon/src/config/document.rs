@@ -115,6 +115,16 @@ impl Document {
         if unreadable.has_errors() { Err(unreadable) } else { Self::parse(files) }
     }
 
+    /// Reads this file alone.
+    ///
+    /// # Errors
+    /// Where it cannot be read, and every syntax error.
+    pub fn read_alone(path: &Path) -> Result<Self, Diagnostics> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let text = read_text(&path)?;
+        Self::parse(vec![SourceFile { path, text }])
+    }
+
     /// The same of files that were read.
     ///
     /// # Errors

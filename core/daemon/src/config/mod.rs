@@ -4,6 +4,7 @@
 //! one table of [`keys`] and fills in the defaults; serde makes [`types`] of it; [`meaning`] checks what
 //! one key alone cannot tell. All that is wrong is said at once, each finding at its line.
 
+mod alone;
 mod columns;
 mod diagnostics;
 mod document;
@@ -19,6 +20,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+pub use alone::Alone;
 pub use columns::{MemberColumn, RecordId, SourceColumn, SourceColumns};
 pub use diagnostics::{Diagnostics, Location, Severity};
 pub use document::Document;
@@ -137,25 +139,7 @@ impl Config {
     /// that is not there.
     pub fn with_values(&self, component: Component, name: &str, schema: &serde_json::Value) -> serde_json::Value {
         let node = self.document.get(&[component.table(), name, "with"]);
-        node.map_or_else(|| serde_json::json!({}), |node| self.json(node, schema))
-    }
-
-    fn json(&self, node: &Node, schema: &serde_json::Value) -> serde_json::Value {
-        match &node.value {
-            Value::Text(text) if schema["format"] == "path" => shape::absolute(&self.document, node.at, text).into(),
-            Value::Text(text) => text.as_str().into(),
-            Value::Integer(value) => (*value).into(),
-            Value::Float(value) => (*value).into(),
-            Value::Boolean(value) => (*value).into(),
-            Value::Array(items) => items.iter().map(|item| self.json(item, &schema["items"])).collect(),
-            Value::Table(table) => {
-                let entries = table.iter().map(|(name, entry)| {
-                    let schema = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
-                    (name.clone(), self.json(&entry.node, schema))
-                });
-                entries.collect::<serde_json::Map<_, _>>().into()
-            }
-        }
+        node.map_or_else(|| serde_json::json!({}), |node| json(&self.document, node, schema))
     }
 
     /// An error at a key of a component's `with` table, as a plugin or its schema blames it: dotted.
@@ -176,6 +160,27 @@ impl Config {
             _ => findings,
         }
     }
+}
+
+/// A value of a `with` table as JSON: see [`Config::with_values`].
+fn json(document: &Document, node: &Node, schema: &serde_json::Value) -> serde_json::Value {
+    match &node.value {
+        Value::Text(text) if schema["format"] == "path" => shape::absolute(document, node.at, text).into(),
+        Value::Text(text) => text.as_str().into(),
+        Value::Integer(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::Boolean(value) => (*value).into(),
+        Value::Array(items) => items.iter().map(|item| json(document, item, &schema["items"])).collect(),
+        Value::Table(table) => table_json(document, table, schema),
+    }
+}
+
+fn table_json(document: &Document, table: &document::Table, schema: &serde_json::Value) -> serde_json::Value {
+    let entries = table.iter().map(|(name, entry)| {
+        let schema = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+        (name.clone(), json(document, &entry.node, schema))
+    });
+    entries.collect::<serde_json::Map<_, _>>().into()
 }
 
 #[cfg(test)]

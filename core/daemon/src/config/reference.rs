@@ -176,7 +176,7 @@ fn command_help(page: &mut String, command: &mut clap::Command, path: &str) {
     let help = command.render_help().to_string();
     let help: Vec<_> = help.lines().map(str::trim_end).collect();
     let _ = write!(page, "\n## {path}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
-    for child in command.get_subcommands_mut() {
+    for child in command.get_subcommands_mut().filter(|child| !child.is_hide_set()) {
         let path = format!("{path} {}", child.get_name());
         command_help(page, child, &path);
     }

@@ -17,9 +17,9 @@ use super::{Component, Config, Diagnostics, KeySource};
 const SECRET_BYTES_MAX: u64 = 4096;
 
 /// Why a secret cannot be had: what was seen, and what to do.
-struct Refusal {
-    message: String,
-    help: String,
+pub(super) struct Refusal {
+    pub(super) message: String,
+    pub(super) help: String,
 }
 
 fn refusal(message: impl Into<String>, help: impl Into<String>) -> Refusal {
@@ -69,43 +69,36 @@ impl Config {
     /// Where one is not there, or others can read it, at its line of the config.
     pub fn with_secrets(&self, component: Component, name: &str, mut with: Value, schema: &Value) -> Result<Value, Diagnostics> {
         let mut findings = Diagnostics::default();
-        self.put_secrets(component, name, &mut Vec::new(), &mut with, schema, &mut findings);
+        put_secrets(&mut Vec::new(), &mut with, schema, &mut |key, Refusal { message, help }, is_hidden| {
+            let finding = self.blame(component, name, Some(key), message, Some(help));
+            findings.extend(if is_hidden { finding.hidden() } else { finding });
+        });
         if findings.has_errors() { Err(findings) } else { Ok(with) }
     }
+}
 
-    fn put_secrets(
-        &self,
-        component: Component,
-        name: &str,
-        path: &mut Vec<String>,
-        with: &mut Value,
-        schema: &Value,
-        findings: &mut Diagnostics,
-    ) {
-        if schema["format"] == "secret" {
-            let key = path.join(".");
-            match KeySource::deserialize(&*with) {
-                Ok(source) => match source.read(&SECRET) {
-                    // Editors end a file with a line end, which is no part of it.
-                    Ok(text) => *with = text.trim_end_matches(['\r', '\n']).into(),
-                    Err(Refusal { message, help }) => {
-                        findings.extend(self.blame(component, name, Some(&format!("{key}.{}", source.parts().0)), message, Some(help)));
-                    }
-                },
-                Err(_) => {
-                    let help = "write one of { env = \"…\" }, { file = \"…\" } and { credential = \"…\" }";
-                    let message = format!("`{key}` does not say where the secret is");
-                    // It may stand there itself.
-                    findings.extend(self.blame(component, name, Some(&key), message, Some(help.into())).hidden());
-                }
+/// Puts the secrets of a `with` table in their places. What is wrong is told with its dotted key, and whether the line
+/// may hold the secret itself.
+pub(super) fn put_secrets(path: &mut Vec<String>, with: &mut Value, schema: &Value, blame: &mut dyn FnMut(&str, Refusal, bool)) {
+    if schema["format"] == "secret" {
+        let key = path.join(".");
+        match KeySource::deserialize(&*with) {
+            Ok(source) => match source.read(&SECRET) {
+                // Editors end a file with a line end, which is no part of it.
+                Ok(text) => *with = text.trim_end_matches(['\r', '\n']).into(),
+                Err(refusal) => blame(&format!("{key}.{}", source.parts().0), refusal, false),
+            },
+            Err(_) => {
+                let help = "write one of { env = \"…\" }, { file = \"…\" } and { credential = \"…\" }";
+                blame(&key, refusal(format!("`{key}` does not say where the secret is"), help), true);
             }
-            return;
         }
-        for (key, value) in with.as_object_mut().into_iter().flatten() {
-            path.push(key.clone());
-            self.put_secrets(component, name, path, value, &schema["properties"][key.as_str()], findings);
-            path.pop();
-        }
+        return;
+    }
+    for (key, value) in with.as_object_mut().into_iter().flatten() {
+        path.push(key.clone());
+        put_secrets(path, value, &schema["properties"][key.as_str()], blame);
+        path.pop();
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use indexmap::IndexMap;
 use jiff::civil;
 use jiff::tz::TimeZone;
+use reunion_host::Isolation;
 use reunion_model::plugin::ReadMode;
 use reunion_model::schema::{ColumnType, Survivorship};
 use serde::{Deserialize, Deserializer, de};
@@ -200,9 +202,49 @@ pub struct Source {
     pub key: Vec<String>,
     /// What is mapped by hand: our name to the source's column.
     pub columns: IndexMap<String, Column>,
+    /// Where the plugin runs.
+    #[serde(deserialize_with = "isolation")]
+    pub isolation: Isolation,
+    /// The only library that is loaded, by its sha256.
+    pub sha256: Option<String>,
+    /// What the plugin may take.
+    pub limits: PluginLimits,
     /// The plugin's own keys are read with [`super::Config::with_values`].
     #[serde(rename = "with")]
     _with: de::IgnoredAny,
+}
+
+/// What the plugin of a component may take.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginLimits {
+    /// Memory, in mebibytes.
+    pub memory_mib_max: u64,
+    /// Open files.
+    pub open_files_max: u64,
+    /// Time for an answer.
+    pub answer_secs_max: u64,
+    /// Restarts within an hour.
+    pub restarts_per_hour_max: u32,
+}
+
+impl From<PluginLimits> for reunion_host::Limits {
+    fn from(limits: PluginLimits) -> Self {
+        Self {
+            memory_bytes_max: limits.memory_mib_max << 20,
+            open_files_max: limits.open_files_max,
+            answer_within: Duration::from_secs(limits.answer_secs_max),
+            restarts_per_hour_max: limits.restarts_per_hour_max,
+        }
+    }
+}
+
+fn isolation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Isolation, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "process" => Ok(Isolation::Process),
+        "in-process" => Ok(Isolation::InProcess),
+        other => Err(de::Error::custom(format!("`{other}` is no isolation"))),
+    }
 }
 
 fn read_mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ReadMode, D::Error> {
@@ -382,6 +424,13 @@ pub struct Channel {
     pub retry_secs_max: u64,
     /// Tasks that it is given on one day at most.
     pub per_day_max: Option<usize>,
+    /// Where the plugin runs.
+    #[serde(deserialize_with = "isolation")]
+    pub isolation: Isolation,
+    /// The only library that is loaded, by its sha256.
+    pub sha256: Option<String>,
+    /// What the plugin may take.
+    pub limits: PluginLimits,
     /// The plugin's own keys are read with [`super::Config::with_values`].
     #[serde(rename = "with")]
     _with: de::IgnoredAny,

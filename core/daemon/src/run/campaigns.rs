@@ -11,7 +11,7 @@ use reunion_rules::{AudienceRule, RuleError, RuleName, Rules, TagRule};
 use crate::config::{self, Config, Diagnostics};
 
 /// The campaigns by name, with their templates compiled against the columns of members and with what
-/// their channels ask.
+/// their channels ask. One whose channel is not there is paused.
 ///
 /// # Errors
 /// Everything that is wrong with them, at its line.
@@ -46,7 +46,11 @@ pub fn campaigns(
             reason,
             ..Campaign::new(name.clone(), of.channel.clone())
         };
-        match campaign.through(channels[&of.channel].traits()) {
+        let Some(channel) = channels.get(&of.channel) else {
+            made.insert(name.clone(), Campaign { paused: true, ..campaign });
+            continue;
+        };
+        match campaign.through(channel.traits()) {
             Ok(campaign) => {
                 made.insert(name.clone(), campaign);
             }

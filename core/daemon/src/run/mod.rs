@@ -42,7 +42,7 @@ pub fn plan(app: &App, args: &RunArgs) -> Result<(Report, Exit), Failure> {
     let state = app.state()?;
     let setup = Setup::new(app, &state, args)?;
     let report = compute(&setup, None, run_id()?)?;
-    let exit = exit(&report);
+    let exit = if setup.failed_channels.is_empty() { exit(&report) } else { Exit::Partial };
     Ok((report, exit))
 }
 
@@ -98,7 +98,7 @@ fn run_to_the_end(setup: &mut Setup<'_>, hold: &Hold, run_id: RunId, stopping: &
     report.stage_secs.insert("dispatch".to_owned(), began.elapsed().as_secs_f64());
     report.channels = channel_reports(setup, run_id)?;
     finish(setup, &mut report, &pass);
-    let exit = exit(&report);
+    let exit = if setup.failed_channels.is_empty() { exit(&report) } else { Exit::Partial };
     Ok((report, exit))
 }
 
@@ -207,6 +207,7 @@ fn channel_reports(setup: &Setup<'_>, run_id: RunId) -> Result<BTreeMap<String, 
 
 fn finish(setup: &Setup<'_>, report: &mut Report, pass: &Pass) {
     report.notes.extend(pass.errors.iter().cloned());
+    report.notes.extend(setup.failed_channels.iter().map(|(name, error)| format!("channel {name}: {error}")));
     if pass.next_us.is_some() {
         report.notes.push("some tasks are tried again later: the next run or the daemon sends them".to_owned());
     }

@@ -11,7 +11,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use reunion_model::plugin::ReadMode;
 use reunion_model::{Gate, RunId};
-use reunion_outreach::{CampaignCounts, may_send_at};
+use reunion_outreach::{Campaign, CampaignCounts, may_send_at};
 use reunion_people::SourceCounts;
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +190,7 @@ pub fn of(
         *cancelled.entry(gate.code().to_owned()).or_default() += 1;
     }
     let planned = outreach.plan.campaigns.iter().map(|campaign| (campaign.name.clone(), campaign_report(&campaign.counts)));
-    let off = setup.pipeline_campaigns().filter(|campaign| !campaign.enabled);
+    let off = setup.pipeline_campaigns().filter(|campaign| !campaign.plans());
     let off = off.map(|campaign| (campaign.name.clone(), CampaignReport::default()));
     let channels = setup.pipeline_campaigns().map(|campaign| (campaign.channel.clone(), ChannelReport::default()));
     let notes = people
@@ -204,8 +204,11 @@ pub fn of(
     };
     let swept = pulled.iter().map(|(origin, pulled)| (&setup.schemas[origin], pulled)).filter(|(schema, pulled)| is_sweep(schema, pulled));
     let swept = swept.map(|(schema, _)| format!("the source {} was read whole: a sweep", schema.name));
-    let off_notes =
-        setup.pipeline_campaigns().filter(|campaign| !campaign.enabled).map(|campaign| format!("campaign {} is off", campaign.name));
+    let off_note = |campaign: &Campaign| match campaign.enabled {
+        false => format!("campaign {} is off", campaign.name),
+        true => format!("campaign {} waits for its channel {}", campaign.name, campaign.channel),
+    };
+    let off_notes = setup.pipeline_campaigns().filter(|campaign| !campaign.plans()).map(off_note);
     Report {
         run_id: run_id.to_string(),
         pipeline: setup.pipeline.clone(),

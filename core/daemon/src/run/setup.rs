@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use reunion_generations::Generation;
 use reunion_host::ChannelConnector;
 use reunion_ledger::{ComponentKind, ComponentState, Facts, Head};
-use reunion_model::plugin::Reach;
+use reunion_model::plugin::{PluginError, Reach};
 use reunion_model::schema::COLUMNS;
 use reunion_outreach::Campaign;
 use reunion_rules::{Rules, rule_schema};
@@ -69,6 +69,8 @@ pub struct Setup<'a> {
     pub head: Option<(Head, Generation)>,
     /// The channels of the config.
     pub channels: BTreeMap<String, Box<dyn ChannelConnector>>,
+    /// Channels whose plugins failed.
+    pub failed_channels: BTreeMap<String, PluginError>,
     /// The columns of the sources: of this pipeline's as they say now, of others as they were last.
     pub schemas: BTreeMap<String, SourceSchema>,
     /// The campaigns of the config.
@@ -97,7 +99,7 @@ impl<'a> Setup<'a> {
                 return Err(Failure::usage(format!("--{option} names `{unknown}`, and there is no such source")));
             }
         }
-        let channels = components::channels(config, &app.plugins)?;
+        let components::Channels { made: channels, failed: failed_channels } = components::channels(config, &app.plugins)?;
         if config.testing.clock {
             stays_here(config, &channels)?;
         }
@@ -125,6 +127,7 @@ impl<'a> Setup<'a> {
             sweep: args.sweep.clone(),
             head,
             channels,
+            failed_channels,
             schemas,
             campaigns,
             rules,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::commands::phone_rules;
-use crate::components;
+use crate::components::{self, Trouble};
 use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceColumns, Sweep};
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, now_us};
@@ -96,10 +96,16 @@ pub fn schemas(
         let origin =
             of_source().find(|component| component.name == *name).map_or_else(|| name.clone(), |component| component.origin.clone());
         let known = stored.sources.get(&origin);
-        let connector = components::source(&app.config, &app.plugins, name)?;
-        let call = call(None);
-        let asked = match connector.schema(&call) {
-            Ok(schema) => ready(app, lookup, name, &origin, connector, &expected_columns(&app.config, name, &schema, known), known)?,
+        let connector = match components::source(&app.config, &app.plugins, name) {
+            Ok(connector) => Ok(connector),
+            Err(Trouble::Config(findings)) => return Err(findings.into()),
+            Err(Trouble::Plugin(error)) => Err(error),
+        };
+        let asked = connector.and_then(|connector| connector.schema(&call(None)).map(|schema| (connector, schema)));
+        let asked = match asked {
+            Ok((connector, schema)) => {
+                ready(app, lookup, name, &origin, connector, &expected_columns(&app.config, name, &schema, known), known)?
+            }
             Err(error) => Err(error.to_string()),
         };
         let schema = match asked {

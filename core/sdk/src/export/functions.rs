@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use reunion_model::limits::DISPATCH_TASKS_MAX;
-use reunion_model::plugin::{ErrorClass, Item, PluginError};
+use reunion_model::plugin::{ErrorClass, Item, PANIC_RUN, PluginError};
 
 use super::instance::{self, Loaded, OfChannel, OfSource, PluginType, Shared};
 use super::stream;
@@ -114,7 +114,9 @@ impl Begun {
             return Err(broken("the call's struct is too small"));
         }
         // SAFETY: the caller's promise; `end` is called by this guard or by the stream.
-        Ok(Self(unsafe { Call::from_abi(call, Arc::clone(&shared.stopped)) }))
+        let begun = Self(unsafe { Call::from_abi(call, Arc::clone(&shared.stopped)) });
+        assert!(begun.0.run_id() != PANIC_RUN, "the conformance suite asked for a panic");
+        Ok(begun)
     }
 
     fn into_call(self) -> Call {

@@ -71,7 +71,8 @@ unsafe extern "C" fn next(stream: *mut abi::Stream, out: *mut abi::Item, error: 
         Ok(())
     });
     if outcome.is_err() {
-        (open.items, open.rest) = (None, None);
+        // An author's `drop` may panic too.
+        shared.run_quietly(|| (open.items, open.rest) = (None, None));
     }
     // SAFETY: `error` is valid by contract.
     unsafe { finish(error, outcome) }

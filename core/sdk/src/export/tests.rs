@@ -28,6 +28,7 @@ impl Source for Fragile {
             config_schema: json!({}),
             sample: "zero\0byte".into(),
             capabilities: Capabilities::default(),
+            needs: None,
         }
     }
 
@@ -43,8 +44,28 @@ impl Source for Fragile {
         Ok(std::sync::Arc::new(Schema::empty()))
     }
 
-    fn read(&self, _: &Call, _: ReadRequest, _: Option<Value>) -> Result<Items, PluginError> {
-        Ok(Box::new(std::iter::repeat_with(|| Ok(Item::Begin { resumed: false }))))
+    fn read(&self, _: &Call, _: ReadRequest, state: Option<Value>) -> Result<Items, PluginError> {
+        match state {
+            None => Ok(Box::new(std::iter::repeat_with(|| Ok(Item::Begin { resumed: false })))),
+            Some(_) => Ok(Box::new(FailsTwice)),
+        }
+    }
+}
+
+/// A stream that fails, and panics when it is let go of.
+struct FailsTwice;
+
+impl Iterator for FailsTwice {
+    type Item = Result<Item, PluginError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(Err(PluginError::new(ErrorClass::Unavailable, "it fails")))
+    }
+}
+
+impl Drop for FailsTwice {
+    fn drop(&mut self) {
+        panic!("the drop panics");
     }
 }
 
@@ -158,6 +179,43 @@ fn a_panic_poisons_the_instance_and_its_streams() {
     drop(stream);
     // SAFETY: its last use.
     unsafe { (table.destroy.expect("there"))(instance) };
+}
+
+#[test]
+fn a_panic_can_be_asked_for() {
+    let (table, instance) = instance(&HOST).expect("made");
+    // SAFETY: a static table.
+    let source = unsafe { &*table.source };
+    let schema = |run: &str| {
+        let call = abi::Call { run_id: Str::borrow(run), ..call(abi::Call::SIZE_1_0) };
+        let (mut out, mut error) = (abi::FFI_ArrowSchema::empty(), Error::empty());
+        // SAFETY: all pointers are valid for the call.
+        unsafe { (source.schema.expect("there"))(instance, &raw const call, &raw mut out, &raw mut error) }
+    };
+    assert_eq!(schema("a run"), abi::OK);
+    assert_eq!(schema(reunion_model::plugin::PANIC_RUN), ErrorClass::Internal.code());
+    assert_eq!(schema("a run"), ErrorClass::Internal.code(), "poisoned");
+    // SAFETY: its last use.
+    unsafe { (table.destroy.expect("there"))(instance) };
+}
+
+#[test]
+fn a_panic_in_letting_go_of_a_stream_that_failed_stays_inside() {
+    let (table, instance) = instance(&HOST).expect("made");
+    // SAFETY: a static table.
+    let source = unsafe { &*table.source };
+    let call = call(abi::Call::SIZE_1_0);
+    let (mut stream, mut item, mut error) = (Stream::empty(), abi::Item::empty(), Error::empty());
+    let request = r#"{"mode":"snapshot","resume":true}"#;
+    // SAFETY: all pointers are valid for the call, and the call outlives the stream.
+    unsafe {
+        let read = source.read.expect("there");
+        assert_eq!(read(instance, &raw const call, Str::borrow(request), Str::borrow("1"), &raw mut stream, &raw mut error), abi::OK);
+        let status = (stream.next.expect("open"))(&raw mut stream, &raw mut item, &raw mut error);
+        assert_eq!((status, message(&error).as_str()), (ErrorClass::Unavailable.code(), "it fails"));
+        drop(stream);
+        (table.destroy.expect("there"))(instance);
+    }
 }
 
 #[test]

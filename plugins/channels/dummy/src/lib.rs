@@ -9,7 +9,7 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use serde_json::{Value, json};
 
 use reunion_sdk::{
-    ABI_VERSION, Call, Capabilities, Channel, ChannelTraits, DispatchInfo, EventsBuilder, Finding, Item, Items, Manifest, Outcome,
+    ABI_VERSION, Call, Capabilities, Channel, ChannelTraits, DispatchInfo, EventsBuilder, Finding, Item, Items, Manifest, Needs, Outcome,
     PluginError, PluginKind, Reach, Receipts, ReceiptsBuilder, Verdict,
 };
 
@@ -57,6 +57,7 @@ impl Channel for Dummy {
             }),
             sample: include_str!("../sample.toml").into(),
             capabilities: Capabilities { polls: true, ..Capabilities::default() },
+            needs: Some(Needs::default()),
         }
     }
 

@@ -78,7 +78,7 @@ impl Config {
             "additionalProperties": false,
             "properties": {
                 "path": {
-                    "type": "string", "format": "path", "minLength": 1,
+                    "type": "string", "format": "path", "access": "write", "minLength": 1,
                     "description": "where the work lists go; variables: {campaign} {store} {staff} {date} {run} {dispatch}"
                 },
                 "return_dir": {

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use reunion_sdk::arrow::array::RecordBatch;
 use reunion_sdk::{
-    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, Finding, Item, Items, Manifest, PluginError, PluginKind, Reach,
-    Receipts, ReceiptsBuilder,
+    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, Finding, Item, Items, Manifest, Needs, PluginError, PluginKind,
+    Reach, Receipts, ReceiptsBuilder,
 };
 use rustix::fs::{Access, access};
 use serde_json::Value;
@@ -54,6 +54,7 @@ impl Channel for FileChannel {
             config_schema: Config::schema(),
             sample: include_str!("../sample.toml").into(),
             capabilities: Capabilities { polls: true, concurrent_poll: true, ..Capabilities::default() },
+            needs: Some(Needs { network: false, config_paths: true }),
         }
     }
 

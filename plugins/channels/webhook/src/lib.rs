@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use reunion_sdk::arrow::array::RecordBatch;
 use reunion_sdk::{
-    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, Finding, Manifest, PluginError, PluginKind, Receipts,
+    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, Finding, Manifest, Needs, PluginError, PluginKind, Receipts,
     ReceiptsBuilder,
 };
 use tokio::runtime::{self, Runtime};
@@ -83,6 +83,7 @@ impl Channel for WebhookChannel {
             config_schema: Config::schema(),
             sample: include_str!("../sample.toml").into(),
             capabilities: Capabilities::default(),
+            needs: Some(Needs { network: true, config_paths: true }),
         }
     }
 

@@ -7,7 +7,7 @@ mod rows;
 use arrow::datatypes::SchemaRef;
 use serde_json::{Value, json};
 
-use reunion_sdk::{ABI_VERSION, Call, Capabilities, Finding, Items, Manifest, PluginError, PluginKind, ReadRequest, Source};
+use reunion_sdk::{ABI_VERSION, Call, Capabilities, Finding, Items, Manifest, Needs, PluginError, PluginKind, ReadRequest, Source};
 
 use config::{Config, Stage};
 
@@ -50,6 +50,7 @@ impl Source for Dummy {
                 has_record_id: true,
                 ..Capabilities::default()
             },
+            needs: Some(Needs::default()),
         }
     }
 

@@ -20,7 +20,7 @@ mod text;
 use std::sync::Arc;
 
 use reunion_sdk::arrow::datatypes::SchemaRef;
-use reunion_sdk::{Call, Capabilities, Finding, FindingLevel, Items, Manifest, PluginError, PluginKind, ReadRequest, Source};
+use reunion_sdk::{Call, Capabilities, Finding, FindingLevel, Items, Manifest, Needs, PluginError, PluginKind, ReadRequest, Source};
 use serde_json::Value;
 
 pub use config::{Config, Format, Header};
@@ -45,6 +45,7 @@ impl Source for FileSource {
             config_schema: Config::schema(),
             sample: include_str!("../sample.toml").into(),
             capabilities: Capabilities { modes: vec!["snapshot".into(), "incremental".into()], ..Capabilities::default() },
+            needs: Some(Needs { network: false, config_paths: true }),
         }
     }
 

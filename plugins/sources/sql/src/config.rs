@@ -265,7 +265,7 @@ impl Config {
             "required": ["query"],
             "properties": {
                 "url": {"type": "string", "minLength": 1, "description": "postgres://user@host/database or mysql://user@host/database (MariaDB too). Without a password."},
-                "file": {"type": "string", "format": "path", "minLength": 1, "description": "The file of SQLite, in place of a URL."},
+                "file": {"type": "string", "format": "path", "access": "write", "minLength": 1, "description": "The file of SQLite, in place of a URL."},
                 "password": Secret::schema("Where the password is."),
                 "query": {"type": "string", "minLength": 1, "description": "A select that gives one row for each member. $cursor stands for the moment, day, number or text from which an incremental pull reads."},
                 "id_column": {"type": "string", "minLength": 1, "description": "The column of the query that tells rows apart. With it rows are read in an order, so that a pull that lost the server goes on where it was."},

@@ -21,7 +21,7 @@ mod wait;
 use std::sync::Arc;
 
 use reunion_sdk::arrow::datatypes::SchemaRef;
-use reunion_sdk::{Call, Capabilities, Finding, Items, Manifest, PluginError, PluginKind, ReadRequest, Source};
+use reunion_sdk::{Call, Capabilities, Finding, Items, Manifest, Needs, PluginError, PluginKind, ReadRequest, Source};
 use serde_json::Value;
 
 pub use config::Config;
@@ -47,6 +47,7 @@ impl Source for SqlSource {
             config_schema: Config::schema(),
             sample: include_str!("../sample.toml").into(),
             capabilities: Capabilities { modes: vec!["snapshot".into(), "incremental".into()], ..Capabilities::default() },
+            needs: Some(Needs { network: true, config_paths: true }),
         }
     }
 

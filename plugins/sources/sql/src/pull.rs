@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use reunion_sdk::arrow::array::{Array, ArrayRef, RecordBatch};
+use reunion_sdk::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use reunion_sdk::arrow::compute::filter_record_batch;
 use reunion_sdk::{Call, ErrorClass, Item, PluginError, ReadMode, ReadRequest};
 use serde_json::Value as Json;
 
@@ -20,7 +21,7 @@ use crate::database::{Clock, Session};
 use crate::failure::is_lost;
 use crate::query::{Part, count_nulls, select, with_cursor};
 use crate::shape::{Shape, about};
-use crate::state::{Place, Progress, State, fingerprint};
+use crate::state::{Place, Progress, State, fingerprint, row_hash};
 use crate::value::Value;
 use crate::wait::{LOOK_EVERY, Stop, Wait, looking, run};
 
@@ -75,6 +76,7 @@ impl Pull {
             },
             is_resumed: false,
             changes: None,
+            again: None,
             rows_since_state: 0,
             future: 0,
         };
@@ -140,6 +142,8 @@ struct Reader {
     is_resumed: bool,
     /// What changed, once that has been asked.
     changes: Option<Changes>,
+    /// The place that the statement goes on from, while its rows come once more.
+    again: Option<Place>,
     rows_since_state: usize,
     future: u64,
 }
@@ -287,7 +291,7 @@ impl Reader {
             };
             let Some(last) = ids.last().cloned() else { return Ok(true) };
             self.read_part(session, shape, clocks, &Part::OfIds { id, ids: &ids }).await?;
-            self.progress.at = Some(Place { cursor: None, id: last });
+            self.progress.at = Some(Place::new(None, last));
             self.state_when_due()?;
         }
     }
@@ -332,6 +336,7 @@ impl Reader {
             let ids = if let Part::OfIds { ids, .. } = part { Some(*ids) } else { None };
             query = figures.joined(&query, shape.name(id), ids);
         }
+        self.again = self.progress.at.clone().filter(|_| part.goes_on());
         let sql = select(self.dialect, &query, &shape.columns, part);
         let stop = self.stop.clone();
         let wait = Wait { stop: &stop, secs: self.config.statement_timeout_secs, key: "statement_timeout_secs", doing: "reading" };
@@ -344,21 +349,59 @@ impl Reader {
         if let Some(cursor) = shape.cursor.filter(|_| !part.goes_on()) {
             self.note_cursors(0, batch.column(cursor), &clocks[0]);
         }
-        let last = batch.num_rows() - 1;
-        self.rows_since_state += batch.num_rows();
-        let value = |at: Option<usize>| at.and_then(|at| Value::at(batch.column(at), last));
-        let place = match part {
-            Part::All | Part::OfIds { .. } => None,
-            Part::ById { .. } => value(shape.id).map(|id| Place { cursor: None, id }),
-            Part::WithCursor { .. } | Part::WithoutCursor { .. } => value(shape.id).map(|id| Place { cursor: value(shape.cursor), id }),
+        let place = |row: usize| {
+            let value = |at: Option<usize>| at.and_then(|at| Value::at(batch.column(at), row));
+            match part {
+                Part::All | Part::OfIds { .. } => None,
+                Part::ById { .. } => value(shape.id).map(|id| Place::new(None, id)),
+                Part::WithCursor { .. } | Part::WithoutCursor { .. } => value(shape.id).map(|id| Place::new(value(shape.cursor), id)),
+            }
         };
-        self.send(Item::Batch(batch))?;
-        if place.is_none() {
+        let is_new = self.new_rows(&batch, place);
+        let at = self.place_behind(&batch, place, &is_new);
+        let new = if is_new.true_count() == batch.num_rows() { Ok(batch) } else { filter_record_batch(&batch, &is_new) };
+        let new = new.map_err(|error| PluginError::new(ErrorClass::Internal, error.to_string()))?;
+        self.rows_since_state += new.num_rows();
+        if new.num_rows() > 0 {
+            self.send(Item::Batch(new))?;
+        }
+        if at.is_none() {
             // A row without an id has no place: the one before keeps standing for where to go on.
             return Ok(());
         }
-        self.progress.at = place;
+        self.progress.at = at;
         self.state_when_due()
+    }
+
+    /// Which rows of a batch were not handed on before. Those of the place that a pull goes on from come once more:
+    /// the first of all.
+    fn new_rows(&mut self, batch: &RecordBatch, place: impl Fn(usize) -> Option<Place>) -> BooleanArray {
+        let is_new = |row: usize| {
+            let Some(again) = &mut self.again else { return true };
+            if !place(row).is_some_and(|place| place.is_at(again)) {
+                self.again = None;
+                return true;
+            }
+            let hash = row_hash(batch, row);
+            let known = again.rows.iter().position(|known| Some(known) == hash.as_ref());
+            known.map(|at| again.rows.swap_remove(at)).is_none()
+        };
+        (0..batch.num_rows()).map(is_new).collect::<Vec<_>>().into()
+    }
+
+    /// Where the pull stands behind a batch; none where its last row has no place.
+    fn place_behind(&self, batch: &RecordBatch, place: impl Fn(usize) -> Option<Place>, is_new: &BooleanArray) -> Option<Place> {
+        let mut behind = place(batch.num_rows() - 1)?;
+        let first = (0..batch.num_rows()).rev().take_while(|row| place(*row).is_some_and(|place| place.is_at(&behind))).last()?;
+        match self.progress.at.as_ref().filter(|at| first == 0 && at.is_at(&behind)) {
+            // The batch before had rows of this place too.
+            Some(at) => {
+                behind.remember(at.rows.iter().cloned());
+                behind.remember((0..batch.num_rows()).filter(|row| is_new.value(*row)).filter_map(|row| row_hash(batch, row)));
+            }
+            None => behind.remember((first..batch.num_rows()).filter_map(|row| row_hash(batch, row))),
+        }
+        Some(behind)
     }
 
     fn state_when_due(&mut self) -> Result<(), PluginError> {

@@ -101,7 +101,7 @@ pub fn select(dialect: Dialect, query: &str, columns: &[Column], part: &Part<'_>
             let (cursor, id) = (name(cursor), name(id));
             let condition = match from {
                 None => format!("{cursor} is not null"),
-                // The row itself once more, and with it others of its id: they count once.
+                // The row itself once more, and with it others of its id; those that were handed on are left out.
                 Some((at, from)) => format!("({cursor}, {id}) >= ({}, {})", literal(at), literal(from)),
             };
             (Some(condition), Some(format!("{cursor}, {id}")))

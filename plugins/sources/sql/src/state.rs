@@ -1,6 +1,8 @@
 //! What a pull leaves for the next one, and for itself if it breaks off.
 
 use reunion_sdk::ReadMode;
+use reunion_sdk::arrow::array::{Array, ArrayRef, RecordBatch};
+use reunion_sdk::arrow::util::display::array_value_to_string;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -51,6 +53,45 @@ pub struct Place {
     pub cursor: Option<Value>,
     /// Its id.
     pub id: Value,
+    /// Hashes of the rows of this place that were handed on: a statement that begins here gives them once more.
+    /// Empty where they are too many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<String>,
+}
+
+/// Rows of one place that are remembered. Ids mostly have one.
+const ROWS_MAX: usize = 1_000;
+
+impl Place {
+    /// The place of a row.
+    pub fn new(cursor: Option<Value>, id: Value) -> Self {
+        Self { cursor, id, rows: Vec::new() }
+    }
+
+    /// Whether a row of the other place stands here.
+    pub fn is_at(&self, other: &Self) -> bool {
+        (&self.cursor, &self.id) == (&other.cursor, &other.id)
+    }
+
+    /// Remembers rows that were handed on.
+    pub fn remember(&mut self, rows: impl IntoIterator<Item = String>) {
+        self.rows.extend(rows.into_iter().take(ROWS_MAX + 1));
+        if self.rows.len() > ROWS_MAX {
+            // They come once more, and count once.
+            self.rows.clear();
+        }
+    }
+}
+
+/// Stands for a row: of one that is another in any column, another. None for a row that cannot be told from others.
+pub fn row_hash(batch: &RecordBatch, row: usize) -> Option<String> {
+    let cell = |column: &ArrayRef| match Value::at(column, row) {
+        Some(value) => Some(serde_json::to_value(value).expect("a value is JSON")),
+        None if column.is_null(row) => Some(serde_json::Value::Null),
+        None => array_value_to_string(column, row).ok().map(Into::into),
+    };
+    let cells = batch.columns().iter().map(cell).collect::<Option<Vec<_>>>()?;
+    Some(format!("{:032x}", xxh3_128(&serde_json::to_vec(&cells).expect("values are JSON"))))
 }
 
 impl State {
