@@ -13,6 +13,9 @@
 //! does the rest: it fills the table of functions, reads the config, catches panics, forwards
 //! `tracing` events to the host, and stops streams when the host says so.
 //!
+//! For the conformance suite, `reunion plugins verify`, a call of the run `verify:panic` panics in place of the
+//! author's code. No other run is called so.
+//!
 //! Rules for authors: `create` does no I/O; no error, finding or log line holds personal data or a
 //! secret; anything that takes long looks at [`Call::check`] at least every
 //! [`limits::CANCEL_WITHIN_MS`]; nothing global of the process is changed (environment, working

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::cgroup::{Cgroups, Group};
 use crate::text;
+use crate::usage;
 use crate::wire::{self, Kind, Scan};
 
 use super::spawner;
@@ -26,6 +27,9 @@ pub const COMMAND: &str = "plugin-host";
 const ENVIRONMENT: [&str; 8] = ["LANG", "LC_ALL", "LC_CTYPE", "PATH", "RUST_BACKTRACE", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ"];
 /// How long a library may take to say what it is.
 const SCAN_WITHIN: Duration = Duration::from_secs(20);
+/// Memory that it may take meanwhile, and how often that is looked at where the system does not.
+const SCAN_MEMORY_BYTES_MAX: u64 = 1 << 30;
+const SCAN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Bytes of a line of standard error that are kept.
 const LINE_BYTES_MAX: u64 = 1 << 10;
 
@@ -44,7 +48,7 @@ pub(super) struct Process {
     last_line: Mutex<String>,
     /// Its control group, where the system has one for it.
     group: Mutex<Option<Group>>,
-    /// The system ended it, because it took more memory than its group may have.
+    /// It was ended because it took more memory than it may.
     out_of_memory: AtomicBool,
 }
 
@@ -109,7 +113,7 @@ impl Process {
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
         let killed = group.as_ref().and_then(|group| group.events().ok()).is_some_and(|events| events.oom_kills > 0);
-        self.out_of_memory.store(killed, Ordering::Release);
+        self.out_of_memory.fetch_or(killed, Ordering::AcqRel);
         // Kills what left the process group.
         drop(group);
         *ended = Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0)));
@@ -146,6 +150,23 @@ impl Process {
         }
     }
 
+    /// Ends it if it takes more memory than a library that is looked at may.
+    fn watch_scan(process: &Arc<Self>) -> io::Result<()> {
+        if process.limit_memory("worker-scan", SCAN_MEMORY_BYTES_MAX) {
+            return Ok(());
+        }
+        let watched = Arc::downgrade(process);
+        let look = move || {
+            while let Some(process) = watched.upgrade().filter(|process| process.wait(SCAN_LOOK_EVERY).is_none()) {
+                if usage::of(process.pid()).is_ok_and(|usage| usage.rss_bytes > SCAN_MEMORY_BYTES_MAX) {
+                    process.out_of_memory.store(true, Ordering::Release);
+                    process.kill();
+                }
+            }
+        };
+        thread::Builder::new().name("watch-scan".into()).spawn(look).map(drop)
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
@@ -170,7 +191,7 @@ impl Process {
         let said: String = line.chars().take(SAID_CHARS_MAX).collect();
         let said = if said.is_empty() { said } else { format!(" ({said})") };
         if self.out_of_memory.load(Ordering::Acquire) {
-            return "took more memory than its limit, and was killed by the system".to_owned();
+            return "took more memory than its limit, and was killed".to_owned();
         }
         match (status.signal(), status.code()) {
             (Some(signal), _) => format!("{}{said}", signal_words(signal)),
@@ -213,6 +234,7 @@ pub(crate) enum ScanError {
 /// Looks at a library in a process that does nothing else.
 pub(crate) fn scan(worker: &Path, kind: PluginKind, name: &str, library: &Path) -> Result<Manifest, ScanError> {
     let (process, mut stream) = Process::start(worker, None, |_| ()).map_err(ScanError::System)?;
+    Process::watch_scan(&process).map_err(ScanError::System)?;
     let scan = Scan { kind, name: name.to_owned(), library: library.to_owned() };
     let scan = serde_json::to_vec(&scan).map_err(|error| ScanError::System(error.into()))?;
     let asked = stream.set_read_timeout(Some(SCAN_WITHIN)).and_then(|()| wire::write(&mut stream, Kind::Scan, 0, &scan));
