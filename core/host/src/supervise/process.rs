@@ -35,6 +35,8 @@ const LINE_BYTES_MAX: u64 = 1 << 10;
 
 /// Threads and processes of a worker that is in a control group.
 const THREADS_MAX: u64 = 1024;
+/// How long after its end the last line of a process may be on its way.
+const SAID_WITHIN: Duration = Duration::from_millis(500);
 /// Characters of the last line that are told with how a process ended.
 const SAID_CHARS_MAX: usize = 200;
 
@@ -44,8 +46,9 @@ pub(super) struct Process {
     /// How it ended, once it has. Its number may be another's then.
     ended: Mutex<Option<ExitStatus>>,
     changed: Condvar,
-    /// The last line that it wrote to its standard error.
+    /// The last line that it wrote to its standard error, and whether there comes another.
     last_line: Mutex<String>,
+    said_all: AtomicBool,
     /// Its control group, where the system has one for it.
     group: Mutex<Option<Group>>,
     /// It was ended because it took more memory than it may.
@@ -68,13 +71,17 @@ impl Process {
             ended: Mutex::default(),
             changed: Condvar::new(),
             last_line: Mutex::default(),
+            said_all: AtomicBool::new(false),
             group: Mutex::default(),
             out_of_memory: AtomicBool::new(false),
         });
         let (waiter, socket, error_socket) = (Arc::clone(&process), ours.try_clone()?, errors.try_clone()?);
         thread::Builder::new().name("reap".into()).spawn(move || waiter.reap(child, &[socket, error_socket]))?;
         let reader = Arc::clone(&process);
-        thread::Builder::new().name("stderr".into()).spawn(move || reader.read_errors(errors, line))?;
+        thread::Builder::new().name("stderr".into()).spawn(move || {
+            reader.read_errors(errors, line);
+            reader.said_all.store(true, Ordering::Release);
+        })?;
         Ok((process, ours))
     }
 
@@ -185,8 +192,12 @@ impl Process {
         *ended
     }
 
-    /// How it ended, and the last that it said, in words.
+    /// How it ended, and the last that it said, in words. Waits a little for that to be read.
     pub(super) fn how_it_ended(&self, status: ExitStatus) -> String {
+        let until = Instant::now() + SAID_WITHIN;
+        while !self.said_all.load(Ordering::Acquire) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
         let line = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
         let said: String = line.chars().take(SAID_CHARS_MAX).collect();
         let said = if said.is_empty() { said } else { format!(" ({said})") };
