@@ -3,6 +3,7 @@
 //! It gets its end of a socket as its standard input, is told what to do by the first frame, confines itself,
 //! and only then loads the library. It ends with the connection.
 
+mod pages;
 mod process;
 mod serve;
 

@@ -19,6 +19,7 @@ use crate::library::Plugin;
 use crate::log;
 use crate::wire::{self, Kind, LogMessage, Ready, Request, Scan, Start};
 
+use super::pages;
 use super::serve::{Component, Out, not_made, serve};
 
 /// How long a worker that was just started waits to be told what to do.
@@ -154,6 +155,7 @@ fn serve_component(stream: UnixStream, start: Start) {
     send_logs(&out, start.log_level_max);
     match make(&start) {
         Ok((component, ready)) => {
+            pages::give_back_start();
             if out.json(Kind::Ready, 0, &ready).is_ok() {
                 serve(stream, out, component);
             }
