@@ -1,7 +1,7 @@
 //! What a state and its work lists come to, as lines of text that two runs can be compared by.
 //!
 //! Everything that must be equal is in: members with ids and golden columns, records, assignments,
-//! tags, forwards, tasks, arms, suppressions, links, and the rows of the work lists. What may differ is
+//! tags, forwards, tasks, arms, suppressions, links, decisions, and the rows of the work lists. What may differ is
 //! left out: ids of runs, pulls and dispatches, numbers of generations, and times of the machine's clock.
 //! Times that come from the run's clock are in, so runs to be compared are given the same `--now`.
 
@@ -67,7 +67,7 @@ impl Dump {
 
     fn people(&mut self, people: &People, head: &Head) -> Result<(), Failed> {
         let reference = GenerationRef { number: head.generation, checksum: head.manifest_checksum.clone() };
-        for damage in people.verify(&reference)? {
+        for damage in people.verify(&reference)?.damages {
             self.broken.push(format!("the head is damaged: {damage:?}"));
         }
         let generation = people.open(&reference)?;
@@ -114,6 +114,9 @@ impl Dump {
         }
         for link in facts.links {
             self.add("links", format!("{} {} {:?}", link.contact, link.channel, link.task_id));
+        }
+        for decision in facts.decisions {
+            self.add("decisions", format!("{} {:?} {:?}", decision.kind.name(), decision.left, decision.right));
         }
         Ok(handed_out)
     }

@@ -42,7 +42,8 @@ pub struct Truth {
     /// Whose contact it is: rows with the same number are one member under the default config. `None`
     /// where the row must be quarantined.
     pub person: Option<usize>,
-    /// What the row is: `plain`, `household`, `moved`, or the quarantine reason that it must get.
+    /// What the row is: `plain`, `household`, `moved`, `many_stores`, `new_holder`, or the quarantine reason that it
+    /// must get.
     pub case: &'static str,
 }
 
@@ -85,6 +86,10 @@ const CASHIER_CARDS: usize = 12;
 /// 2026-09-21T14:13:20Z: everything happened before.
 pub const NOW_SECS: i64 = 1_790_000_000;
 const DAY: i64 = 86_400;
+/// Seconds before [`NOW_SECS`] within which everything happened.
+const BEFORE_ALL: i64 = 2_500 * DAY;
+/// Cards of one person with a card in each store.
+const STORES_OF_ONE: usize = 14;
 
 /// SplitMix64: small, and the same on every machine for ever.
 pub(crate) struct Random(u64);
@@ -150,6 +155,10 @@ pub fn make(plan: &Plan) -> Made {
             }
             30..50 => {
                 card.name = name(&mut random);
+                // Bought on it from the first day to the last: nobody could take the number for a recycled one.
+                card.created = NOW_SECS - BEFORE_ALL;
+                card.last_order = NOW_SECS - random.below(90) as i64 * DAY - 1;
+                card.updated = card.last_order + 1;
                 ("household", Some(who))
             }
             _ if moves(who) && at >= people.len() => {
@@ -186,6 +195,88 @@ fn complete_cashier(exports: &mut [Export; 2], truths: &mut [Vec<Truth>; 2], (nu
         card.phone = (13_900_000_000 + number as u64 * 11 + 1207).to_string();
         truths[0].push(Truth { source: "till", record_id: card.id.clone(), person: None, case: "shared_phone" });
         exports[0].rows.push(card.cells(0));
+    }
+}
+
+/// Adds what a retailer has of the hardest cases, a few for every thousand rows: numbers that were given to somebody
+/// else, with a former holder who is lost and one who has a new number; one person with a card in each store; and a
+/// number that clerks type for want of a real one, which is on no list.
+pub fn add_hard_cases(made: &mut Made, plan: &Plan) {
+    let mut random = Random(plan.seed ^ 0x5851_F42D_4C95_7F2D);
+    let mut hard = HardCases { next_row: plan.rows + 1_000_000, next_person: plan.rows, made, plan };
+    for _ in 0..(plan.rows / 1000).max(1) {
+        hard.recycled(&mut random);
+        hard.many_stores(&mut random);
+    }
+    let typed = phone(&mut random);
+    for _ in 0..CASHIER_CARDS {
+        let name = name(&mut random);
+        hard.card(typed, &name, None, "shared_phone", &mut random, |_| ());
+    }
+}
+
+struct HardCases<'a> {
+    made: &'a mut Made,
+    plan: &'a Plan,
+    next_row: usize,
+    next_person: usize,
+}
+
+impl HardCases<'_> {
+    fn person(&mut self) -> usize {
+        self.next_person += 1;
+        self.next_person
+    }
+
+    fn card(
+        &mut self,
+        phone: u64,
+        name: &str,
+        person: Option<usize>,
+        case: &'static str,
+        random: &mut Random,
+        set: impl FnOnce(&mut Card),
+    ) {
+        let side = usize::from(random.chance(0.25));
+        let mut card = Card::new(self.next_row, side, random, self.plan);
+        self.next_row += 1;
+        card.phone = written(phone, random);
+        name.clone_into(&mut card.name);
+        set(&mut card);
+        let export = &mut self.made.exports[side];
+        let truth = Truth { source: export.name, record_id: card.id.clone(), person, case };
+        export.rows.push(card.cells(side));
+        // The truth of `till` stands before that of `shop`.
+        let at = if side == 0 { self.made.truth.partition_point(|truth| truth.source == "till") } else { self.made.truth.len() };
+        self.made.truth.insert(at, truth);
+    }
+
+    fn recycled(&mut self, random: &mut Random) {
+        let then = |days: i64| move |card: &mut Card| card.happened(NOW_SECS - (days + 200) * DAY, NOW_SECS - days * DAY);
+        let (lost, old, new) = (phone(random), name(random), format!("{}甲", name(random)));
+        self.card(lost, &old, None, "phone_recycled", random, then(1_500));
+        let holder = self.person();
+        self.card(lost, &new, Some(holder), "new_holder", random, then(100));
+        // The second has gone on to another number, which the unionid tells.
+        let (given_up, kept, new) = (phone(random), phone(random), format!("{}乙", name(random)));
+        let (moved, holder, unionid) = (self.person(), self.person(), format!("o{:016x}", random.next()));
+        let with_unionid = |days: i64| {
+            let unionid = unionid.clone();
+            move |card: &mut Card| {
+                then(days)(card);
+                card.unionid = unionid;
+            }
+        };
+        self.card(given_up, &old, Some(moved), "moved", random, with_unionid(1_400));
+        self.card(kept, &old, Some(moved), "moved", random, with_unionid(50));
+        self.card(given_up, &new, Some(holder), "new_holder", random, then(10));
+    }
+
+    fn many_stores(&mut self, random: &mut Random) {
+        let (number, name, person) = (phone(random), name(random), self.person());
+        for store in 1..=STORES_OF_ONE {
+            self.card(number, &name, Some(person), "many_stores", random, |card| card.store = store);
+        }
     }
 }
 
@@ -274,6 +365,10 @@ impl Card {
             card.updated = NOW_SECS;
         }
         card
+    }
+
+    fn happened(&mut self, from: i64, to: i64) {
+        (self.created, self.last_order, self.updated) = (from, to, to + 60);
     }
 
     fn cells(self, side: usize) -> Vec<String> {

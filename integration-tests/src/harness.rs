@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, SystemTime};
 
@@ -567,6 +568,33 @@ pub fn binary() -> PathBuf {
         assert!(path.exists(), "{} is not there: run `cargo build --workspace --all-targets` first", path.display());
     }
     binary
+}
+
+/// The program with fault points. Its name is its own, so that building it leaves `reunion` and the plugins
+/// as they are; the dependencies are those of the plain build, and are not built again.
+///
+/// # Panics
+/// Where it cannot be built.
+pub fn faults() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let plain = binary();
+        let profile = plain.parent().expect("the binary lies in a folder");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+        cargo.args(["build", "--quiet", "--workspace", "--bin", "reunion-faults", "--features", "reunion-daemon/faults"]);
+        cargo.arg("--target-dir").arg(profile.parent().expect("a profile lies in the target folder"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        // What cargo has told this test of its own package would make build scripts think that they changed.
+        let of_this_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for name in std::env::vars().map(|(name, _)| name).filter(|name| of_this_package(name)) {
+            cargo.env_remove(name);
+        }
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().expect("cargo can be started").success(), "the program with fault points can be built");
+        profile.join("reunion-faults")
+    })
 }
 
 /// Runs a command to its end, which a watchdog enforces.

@@ -34,7 +34,7 @@ fn every_reason_for_quarantine_is_counted_and_explained() {
     ];
     let rows =
         cells.iter().enumerate().flat_map(|(at, (cell, _))| (0..=at % 3).map(move |copy| row(&format!("C{at}-{copy}"), cell, "名", "S1")));
-    let shared = (0..6).map(|at| row(&format!("D{at}"), "13800138009", "柜台", "S1"));
+    let shared = (0..6).map(|at| row(&format!("D{at}"), "13800138009", &format!("顾客{at}"), "S1"));
     let retailer = Retailer::by_hand(&export(rows.chain(shared)));
     let report = retailer.once();
     let mut expected: BTreeMap<&str, usize> = cells.iter().enumerate().map(|(at, (_, reason))| (reason.code(), at % 3 + 1)).collect();
@@ -64,7 +64,8 @@ fn explain_tells_where_each_value_comes_from() {
     let columns: BTreeMap<&str, &Value> =
         member["columns"].as_array().expect("columns").iter().map(|column| (column["column"].as_str().expect("a name"), column)).collect();
     assert_eq!(columns["store"]["value"], "S2");
-    assert_eq!(columns["store"]["from"], json!(["pos C2"]));
+    assert_eq!(columns["store"]["rule"], "most_recent");
+    assert_eq!(columns["store"]["from"], json!([{ "source": "pos", "record_id": "C2", "updated_at": "2025-03-04T05:06:07Z" }]));
     assert_eq!(columns["total_spent"]["value"].as_str().map(|value| value.trim_end_matches('0')), Some("350.5"));
     assert_eq!(columns["total_spent"]["from"].as_array().map(Vec::len), Some(2));
     assert_ne!(columns["name"]["value"], "王新", "names are masked");
@@ -267,6 +268,13 @@ fn keys_are_made_rotated_and_exported() {
     assert!(before.members.iter().all(|member| members.contains(member)), "ids outlive the keys");
     assert_ne!(retailer.json(&["key", "export"])["key"], first["key"]);
     assert_eq!(retailer.json(&["key", "export", "--version", "1"])["key"], first["key"]);
+    let all = retailer.json(&["key", "export"])["keys"].clone();
+    let versions = all.as_array().map(|keys| keys.iter().map(|key| key["version"].clone()).collect::<Vec<_>>());
+    assert_eq!(versions, Some(vec![json!(1), json!(2), json!(3)]));
+    assert_eq!(all[0]["key"], first["key"]);
+    let text = retailer.run(&["key", "export", "--encoding", "base64"]).exits(0);
+    assert_eq!((text.stdout.trim().len(), &json!(text.stdout.trim())), (44, &all[2]["base64"]), "{}", text.stdout);
+    text.says(&["--version 1 or 2"]);
     retailer.run(&["key", "export", "--version", "99"]).exits(2);
     assert!(!KEY.is_empty());
 }
@@ -346,7 +354,8 @@ fn status_check_verify_and_plugins() {
     assert_eq!(status["sources"][0]["source"], "pos");
     assert_eq!(status["tasks"][0]["tasks"], 2);
     assert!(status["plugins"].as_array().is_some_and(|plugins| plugins.iter().all(|plugin| plugin["ok"] == true)), "{status:#}");
-    assert_eq!(retailer.json(&["verify"]), json!({ "generation": 1, "damages": [] }));
+    let verified = retailer.json(&["verify"]);
+    assert_eq!((&verified["generation"], &verified["damages"], &verified["foreign"]), (&json!(1), &json!([]), &json!([])), "{verified:#}");
     let plugins = retailer.json(&["plugins", "ls"]);
     assert!(
         plugins.as_array().is_some_and(|plugins| plugins.iter().any(|plugin| plugin["name"] == "file" && plugin["kind"] == "channel")),

@@ -231,7 +231,8 @@ fn on_a_merge_the_control_group_wins() {
     };
     let mut retailer = Retailer::by_hand(&export(false));
     retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\n\n[tags.dormant]");
-    retailer.edit_config("holdout = 0.0", "holdout = 0.4\ntouches_max = 2\ngap_days = 7\nper_store_per_day_max = 1000");
+    // Two numbers are two touches of the person, as it will turn out.
+    retailer.edit_config("holdout = 0.0", "holdout = 0.4\ntouches_max = 3\ngap_days = 7\nper_store_per_day_max = 1000");
     retailer.once();
     let touched = |retailer: &Retailer, touch: u64| -> BTreeSet<String> {
         let ids = retailer.query(&format!("select task_id from tasks where touch = {touch}"));

@@ -56,12 +56,18 @@ fn core_names_no_vendor() {
 }
 
 #[test]
-fn people_and_outreach_touch_nothing_and_read_no_clock() {
+fn people_linkage_and_outreach_touch_nothing_and_read_no_clock() {
     let found = places(
-        &files(&["core/people/src", "core/outreach/src"], &[".rs"]),
+        &files(&["core/people/src", "core/linkage/src", "core/outreach/src"], &[".rs"]),
         &["std::fs", "std::net", "std::process", "std::env", "systemtime", "instant::now", "timestamp::now", "zoned::now", "tokio"],
     );
     assert!(found.is_empty(), "these crates are functions of their arguments: {found:#?}");
+}
+
+#[test]
+fn linkage_depends_on_model_alone() {
+    let found = places(&files(&["core/linkage"], &["Cargo.toml"]), &["reunion-"]);
+    assert!(found.iter().all(|place| place.contains("reunion-model") || place.contains("name = ")), "{found:#?}");
 }
 
 #[test]

@@ -17,13 +17,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use reunion_integration_tests::dump::{Dump, Failed};
-use reunion_integration_tests::harness::{binary, comparable, end};
+use reunion_integration_tests::harness::{binary, comparable, end, faults};
 use reunion_integration_tests::scenario::{Day, Scenario};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -351,28 +350,4 @@ fn counts(report: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     add(&mut lines, "", &comparable(report));
     lines
-}
-
-/// The program with fault points. Its name is its own, so that building it leaves `reunion` and the plugins
-/// as they are; the dependencies are those of the plain build, and are not built again.
-fn faults() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let plain = binary();
-        let profile = plain.parent().expect("the binary lies in a folder");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-        cargo.args(["build", "--quiet", "--workspace", "--bin", "reunion-faults", "--features", "reunion-daemon/faults"]);
-        cargo.arg("--target-dir").arg(profile.parent().expect("a profile lies in the target folder"));
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        // What cargo has told this test of its own package would make build scripts think that they changed.
-        let of_this_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        for name in std::env::vars().map(|(name, _)| name).filter(|name| of_this_package(name)) {
-            cargo.env_remove(name);
-        }
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(cargo.status().expect("cargo can be started").success(), "the program with fault points can be built");
-        profile.join("reunion-faults")
-    })
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{RecordBatch, StringArray, TimestampMicrosecondArray};
 use reunion_host::{
-    CallOptions, ChannelConnector, ComponentSpec, HealthState, Isolation, Limits, LoadError, Plugins, Polled, Receipt, SourceConnector,
+    CallOptions, Callback, ChannelConnector, ComponentSpec, HealthState, Isolation, Limits, LoadError, Part, Plugins, Polled, Receipt,
+    SourceConnector,
 };
 use reunion_integration_tests::harness::binary;
 use reunion_model::TaskId;
-use reunion_model::limits::CANCEL_WITHIN_MS;
-use reunion_model::plugin::{DispatchInfo, ErrorClass, Item, PluginError, PluginKind, ReadMode, ReadRequest};
+use reunion_model::limits::{CALLBACK_BODY_BYTES_MAX, CALLBACK_HEADERS_MAX, CALLBACKS_AT_ONCE_MAX, CANCEL_WITHIN_MS};
+use reunion_model::plugin::{DispatchInfo, ErrorClass, HttpRequest, Item, PluginError, PluginKind, ReadMode, ReadRequest};
 use reunion_model::task::{Verdict, task_schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -63,7 +64,7 @@ impl Site {
     }
 
     fn state(&self, spec: &ComponentSpec) -> HealthState {
-        self.plugins.health(spec.kind, &spec.name).unwrap().state
+        self.plugins.health(spec.kind, &spec.name, spec.part).unwrap().state
     }
 
     /// The process of a component that runs.
@@ -238,7 +239,7 @@ fn a_source_that_crashed_is_started_again_and_goes_on_from_its_state() {
     assert_eq!(error.class, ErrorClass::Internal);
     assert!(error.message.contains("signal 11 (segmentation fault)"), "{error}");
     assert!(!is_there(first), "it is gone from the system's list");
-    let health = site.plugins.health(spec.kind, &spec.name).unwrap();
+    let health = site.plugins.health(spec.kind, &spec.name, spec.part).unwrap();
     assert_eq!((health.restarts, health.restarts_max), (1, 5));
     assert!(matches!(&health.state, HealthState::Failed { why, .. } if why.starts_with("signal 11")), "{health:?}");
 
@@ -280,7 +281,7 @@ fn cancel_ends_a_read_a_push_and_a_poll_within_the_time_of_the_contract() {
     assert_eq!(source.check(&CallOptions::default()).err().unwrap().class, ErrorClass::Cancelled, "it was stopped for good");
 
     // One that does not stop is ended.
-    for at in ["push", "poll"] {
+    for at in ["push", "poll", "callback"] {
         let config = json!({"do": "hang", "at": at});
         let spec = ComponentSpec::new(PluginKind::Channel, at);
         let channel = site.channel("misbehaving", config, spec.clone()).unwrap();
@@ -289,6 +290,7 @@ fn cancel_ends_a_read_a_push_and_a_poll_within_the_time_of_the_contract() {
         thread::scope(|scope| {
             let waiting = scope.spawn(|| match at {
                 "push" => push(channel.as_ref(), 3).2,
+                "callback" => callback(channel.as_ref(), 1).err(),
                 _ => channel.poll(&CallOptions::default(), None).and_then(|mut polled| polled.next()).err(),
             });
             thread::sleep(Duration::from_millis(300));
@@ -368,6 +370,101 @@ fn polls_run_beside_a_push_and_pushes_beside_one_another() {
         }
     }
     assert_eq!(events, 4);
+}
+
+/// Tells the misbehaving channel of so many members who were added.
+fn callback(channel: &dyn ChannelConnector, members: u8) -> Result<Callback, PluginError> {
+    let body: String = (0..members).map(|task| format!("task {}\n", TaskId([task; 16]))).collect();
+    channel.callback(&CallOptions::default(), &HttpRequest { method: "POST".into(), body: body.into(), ..HttpRequest::default() })
+}
+
+#[test]
+fn requests_from_outside_are_answered_beside_a_push_and_beside_one_another() {
+    let site = Site::new();
+    for (name, isolation) in [("apart", Isolation::Process), ("within", Isolation::InProcess)] {
+        let spec = ComponentSpec { isolation, ..ComponentSpec::new(PluginKind::Channel, name) };
+        let channel = site.channel("misbehaving", json!({"batch_wait_ms": 400, "batch_rows": 1}), spec).unwrap();
+        thread::scope(|scope| {
+            let pushing = scope.spawn(|| push(channel.as_ref(), 6));
+            thread::sleep(Duration::from_millis(300));
+            let asking: Vec<_> = (0..CALLBACKS_AT_ONCE_MAX)
+                .map(|_| scope.spawn(|| (1..20).map(|members| callback(channel.as_ref(), members).unwrap()).collect::<Vec<_>>()))
+                .collect();
+            for asking in asking {
+                let answers = asking.join().unwrap();
+                assert!(
+                    answers.iter().zip(1..).all(|(answer, members)| answer.status == 200 && answer.events.len() == members),
+                    "{answers:?}"
+                );
+                assert_eq!(answers[4].body, b"5 events");
+            }
+            assert!(!pushing.is_finished(), "they did not wait for the push");
+            let (receipts, unanswered, error) = pushing.join().unwrap();
+            assert_eq!((receipts.len(), unanswered.len(), error), (6, 0, None));
+        });
+        // What is beyond the limits is not given to it.
+        let request = |headers: usize, body: usize| HttpRequest {
+            headers: vec![("x".into(), "y".into()); headers],
+            body: vec![b'x'; body],
+            ..HttpRequest::default()
+        };
+        let status = |request| channel.callback(&CallOptions::default(), &request).map(|answer| answer.status).map_err(|error| error.class);
+        assert_eq!(status(request(CALLBACK_HEADERS_MAX, CALLBACK_BODY_BYTES_MAX)), Ok(405));
+        assert_eq!(status(request(CALLBACK_HEADERS_MAX + 1, 0)), Err(ErrorClass::InvalidData));
+        assert_eq!(status(request(0, CALLBACK_BODY_BYTES_MAX + 1)), Err(ErrorClass::InvalidData));
+    }
+    let other = site.channel("dummy", json!({}), ComponentSpec::new(PluginKind::Channel, "other")).unwrap();
+    let error = other.callback(&CallOptions::default(), &HttpRequest::default()).unwrap_err();
+    assert_eq!(error.class, ErrorClass::InvalidConfig, "its manifest does not say that it takes any: {error}");
+}
+
+#[test]
+fn what_a_request_does_to_its_worker_touches_no_push() {
+    let site = Site::new();
+    let work = channel_spec();
+    let asked = ComponentSpec { part: Part::Callbacks, ..channel_spec() };
+    let config = json!({"do": "sigsegv", "at": "callback", "batch_wait_ms": 300, "batch_rows": 1});
+    let [channel, callbacks] = [&work, &asked].map(|spec| site.channel("misbehaving", config.clone(), spec.clone()).unwrap());
+    let pid = site.pid(&work);
+    assert_ne!(pid, site.pid(&asked), "each has a process of its own");
+    thread::scope(|scope| {
+        let pushing = scope.spawn(|| push(channel.as_ref(), 8));
+        thread::sleep(Duration::from_millis(300));
+        let error = callback(callbacks.as_ref(), 1).unwrap_err();
+        assert!(error.class == ErrorClass::Internal && error.message.contains("signal 11"), "{error}");
+        let error = callback(callbacks.as_ref(), 1).unwrap_err();
+        assert!(error.class == ErrorClass::Unavailable && error.retry_after_ms.is_some(), "{error}");
+        assert!(!pushing.is_finished());
+        assert_eq!(pushing.join().unwrap().0.len(), 8, "the push has lost nothing");
+    });
+    assert!(matches!(site.state(&asked), HealthState::Failed { .. }));
+    assert_eq!(site.pid(&work), pid);
+    let restarts = |spec: &ComponentSpec| site.plugins.health(spec.kind, &spec.name, spec.part).unwrap().restarts;
+    assert_eq!((restarts(&work), restarts(&asked)), (0, 1));
+}
+
+#[test]
+fn no_more_requests_are_answered_at_the_same_time_than_there_may_be_and_none_for_ever() {
+    let site = Site::new();
+    let channel = site.channel("misbehaving", json!({"do": "hang", "at": "callback"}), channel_spec()).unwrap();
+    let ask = |within: Duration| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let options = CallOptions { deadline_unix_ms: Some((now + within).as_millis().try_into().unwrap()), ..CallOptions::default() };
+        let body = format!("task {}", TaskId([1; 16])).into_bytes();
+        channel.callback(&options, &HttpRequest { method: "POST".into(), body, ..HttpRequest::default() }).unwrap_err()
+    };
+    thread::scope(|scope| {
+        let hanging: Vec<_> = (0..CALLBACKS_AT_ONCE_MAX).map(|_| scope.spawn(|| ask(Duration::from_secs(2)))).collect();
+        thread::sleep(Duration::from_millis(500));
+        let error = ask(Duration::from_secs(60));
+        assert!(error.class == ErrorClass::Unavailable && error.message.contains("4 requests already"), "{error}");
+        let began = Instant::now();
+        let errors: Vec<_> = hanging.into_iter().map(|hanging| hanging.join().unwrap()).collect();
+        // The first to be late ends the worker, and all others with it.
+        assert!(errors.iter().any(|error| error.class == ErrorClass::Timeout), "{errors:?}");
+        assert!(errors.iter().all(|error| error.message.contains("no answer by the call's deadline")), "{errors:?}");
+        assert!(began.elapsed() < Duration::from_secs(4) + LENIENCY);
+    });
 }
 
 #[test]

@@ -50,6 +50,16 @@
 #define NO_DELAY 44
 #define PHONE_IN_RECEIPT 45
 #define EVENT_CHANGES 46
+#define CALLBACK_ERROR 50
+#define CALLBACK_5XX 51
+#define CALLBACK_CRASHES 52
+#define CALLBACK_BELIEVES 53
+#define CALLBACK_CHANGES 54
+#define CALLBACK_HANGS 55
+#define CALLBACK_LOGS 56
+#define CALLBACK_HEADER 57
+#define CALLBACK_SMALL_TAKEN 58
+#define CALLBACK_MISSING 59
 
 #define BATCH_ROWS 500
 #define ROWS_MAX 1000000
@@ -423,6 +433,8 @@ static reunion_status read_rows(reunion_instance* self, const reunion_call* call
 static const reunion_source source = {sizeof(reunion_source), 0, check, schema, read_rows};
 
 #define KIND "source"
+#define ABI "[1,0]"
+#define CAPABILITIES "\"modes\":[\"snapshot\"]"
 #define REQUIRED ""
 
 #else
@@ -553,9 +565,53 @@ static reunion_status poll_events(reunion_instance* self, const reunion_call* ca
   return REUNION_OK;
 }
 
-static const reunion_channel channel = {sizeof(reunion_channel), 0, describe, check, push, poll_events};
+/* Takes "task ID" in the body of a POST for a member who was added. */
+static reunion_status answer_request(reunion_instance* self, const reunion_call* call, const reunion_http_request* request,
+                                     reunion_http_answer* out, reunion_error* error) {
+  static const char prefix[] = "task ";
+  const size_t id_bytes = 32, prefix_bytes = sizeof prefix - 1;
+  static int requests = 0;
+  reunion_status status = begin(self, call, error);
+  if (status != REUNION_OK) return status;
+  if ((request->size < sizeof *request || out->size < sizeof *out) && BREAK != CALLBACK_SMALL_TAKEN) {
+    return fail(error, REUNION_INTERNAL, "the struct of the request or of its answer is too small", "");
+  }
+  if (BREAK == CALLBACK_ERROR && request->body.len > 0) return fail(error, REUNION_INVALID_DATA, "the body makes no sense", "");
+  if (BREAK == CALLBACK_CRASHES && request->body.len > 100000) raise(SIGSEGV);
+  if (BREAK == CALLBACK_HANGS && request->body.len + request->query.len == 0) sleep(2);
+  if (BREAK == CALLBACK_LOGS && self->host->size >= sizeof *self->host) {
+    self->host->log(self->host, REUNION_LOG_ERROR, str(""), request->query, str(""));
+  }
+  int is_post = request->method.len == 4 && memcmp(request->method.ptr, "POST", 4) == 0;
+  int is_task = request->body.len == prefix_bytes + id_bytes && memcmp(request->body.ptr, prefix, prefix_bytes) == 0;
+  out->status = !is_post ? 405 : !is_task ? 400 : 204;
+  if (BREAK == CALLBACK_5XX && !is_task) out->status = 500;
+  if (BREAK == CALLBACK_CHANGES && !is_task) out->status = 400 + requests++ % 2;
+  fill_buf(&out->headers_json, BREAK == CALLBACK_HEADER ? "[[\"content-length\",\"0\"]]" : "[[\"allow\",\"POST\"]]");
+  if (out->status >= 400) fill_buf(&out->body, "POST a task");
+  if (is_task || BREAK == CALLBACK_BELIEVES) {
+    char text[TEXT_BYTES * 2];
+    batch* events = new_batch(&event_columns, 1, TEXT_BYTES * 2);
+    snprintf(text, sizeof text, "%.*s", (int)id_bytes, is_task ? (const char*)request->body.ptr + prefix_bytes : "00000000000000000000000000000000");
+    add_text(events, 0, text);
+    add_text(events, 1, text);
+    add_text(events, 2, "added");
+    add_number(events, 3, NULL);
+    add_text(events, 4, NULL);
+    fill_schema(&out->schema, &event_columns);
+    fill_array(&out->events, events);
+  }
+  return REUNION_OK;
+}
+
+static const reunion_channel channel = {
+    BREAK == CALLBACK_MISSING ? offsetof(reunion_channel, callback) : sizeof(reunion_channel),
+    0, describe, check, push, poll_events, answer_request,
+};
 
 #define KIND "channel"
+#define ABI "[1,1]"
+#define CAPABILITIES "\"polls\":true,\"callback\":true"
 #define REQUIRED "\"required\":[\"path\"],"
 
 #endif
@@ -563,11 +619,11 @@ static const reunion_channel channel = {sizeof(reunion_channel), 0, describe, ch
 /* ---- the two symbols ---- */
 
 #define MANIFEST(SUMMARY)                                                                                            \
-  "{\"name\":\"trial\",\"version\":\"0.3.1\",\"abi\":[1,0],\"kind\":\"" KIND "\",\"summary\":\"" SUMMARY "\","        \
+  "{\"name\":\"trial\",\"version\":\"0.3.1\",\"abi\":" ABI ",\"kind\":\"" KIND "\",\"summary\":\"" SUMMARY "\","      \
   "\"config_schema\":{\"type\":\"object\"," REQUIRED "\"properties\":{"                                              \
   "\"rows\":{\"type\":\"integer\",\"minimum\":0,\"default\":3000,\"description\":\"rows of a read\"},"               \
   "\"path\":{\"type\":\"string\",\"format\":\"path\",\"access\":\"write\",\"description\":\"a file or a folder\"}}}," \
-  "\"sample\":\"path = 'x'\\nrows = 5\\n\",\"capabilities\":{\"modes\":[\"snapshot\"],\"polls\":true}}"
+  "\"sample\":\"path = 'x'\\nrows = 5\\n\",\"capabilities\":{" CAPABILITIES "}}"
 
 const char* reunion_manifest_v1(void) {
   static int calls = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * reunion_plugin.h: the boundary between Reunion and its plugins, version 1.0.
+ * reunion_plugin.h: the boundary between Reunion and its plugins, version 1.1.
  *
  * A plugin is a shared library that exports two functions, reunion_manifest_v1 and
  * reunion_entry_v1, at the end of this file. It reads members out of somewhere (a source) or
@@ -39,28 +39,33 @@
  * appends members to structs, and functions to tables; it changes, moves and reuses nothing.
  *   - A struct that may grow begins with its size in bytes, set by the side that allocates it. The
  *     other side touches only members that end within size, and treats the others as zero.
- *   - A side that gets a struct smaller than it was at 1.0 answers REUNION_INTERNAL.
+ *   - A side that gets a struct smaller than it was when there first was one (at 1.0, where nothing else is said)
+ *     answers REUNION_INTERNAL.
  *   - Members named reserved are 0.
  *   - The manifest's abi is the version that the plugin needs. A host takes a plugin of its own
  *     major version whose minor is not greater than its own. A plugin that was built for a greater
  *     minor and can do with less names the less.
+ *   - 1.1 added callback, and with it reunion_bytes, reunion_http_request and reunion_http_answer.
  *   - An item of a kind, or a flag, that one side does not know is an error of the other.
  *
  * THREADS. The host makes at most one call at a time on an instance and on the stream that the
  * instance has open, from any thread; a thread is not the same from one call to the next. At most
- * one stream of an instance is open, and no other call is made meanwhile. Three exceptions:
+ * one stream of an instance is open, and no other call is made meanwhile. Exceptions:
  *   - cancel comes from any thread at any moment between create and destroy, also while a call runs;
  *   - poll, and the stream that it made, run beside push and its stream where the manifest says
  *     "concurrent_poll". Otherwise the host makes a second instance for poll;
- *   - different instances are called at the same time: a channel has further ones for "pushes_at_once".
+ *   - different instances are called at the same time: a channel has further ones for "pushes_at_once", and
+ *     others again for callback, as many as there are requests at the same time, up to
+ *     REUNION_CALLBACKS_AT_ONCE_MAX. On these nothing else is called. They are in the same process as those that
+ *     push, or in another one: what one instance keeps in memory the others need not see.
  * A plugin may have threads of its own, from the first call after create on. They are joined when destroy
  * returns. A callback of the host is callable from any thread, does not block, and calls nothing of the
  * plugin.
  *
  * TIME. Every call but cancel may block. The host waits for it this long, then kills the process:
  *   - 30 seconds for loading the library, reunion_entry_v1, create and describe together;
- *   - for check, for schema, for read, push and poll up to their first item, and for each next after that:
- *     what the operator allows, by default two hours for a source and ten minutes for a channel;
+ *   - for check, for schema, for callback, for read, push and poll up to their first item, and for each next after
+ *     that: what the operator allows, by default two hours for a source and ten minutes for a channel;
  *   - one second for release, for destroy, and for every call after cancel.
  *
  * CANCEL AND DEADLINES. Within one second of cancel(instance), or of call->cancelled() becoming 1,
@@ -102,7 +107,7 @@
 #include <stdint.h>
 
 #define REUNION_ABI_MAJOR 1u
-#define REUNION_ABI_MINOR 0u
+#define REUNION_ABI_MINOR 1u
 
 #ifdef __cplusplus
 extern "C" {
@@ -151,6 +156,11 @@ struct ArrowArray {
 #define REUNION_DISPATCH_TASKS_MAX 100000      /* tasks of one push */
 #define REUNION_CONTROL_BYTES_MAX 1048576      /* bytes of a JSON document */
 #define REUNION_ERROR_TEXT_BYTES_MAX 4096      /* bytes of a message or hint; longer ones are cut */
+#define REUNION_CALLBACKS_AT_ONCE_MAX 4        /* requests that a channel is given at the same time */
+#define REUNION_CALLBACK_BODY_BYTES_MAX 1048576   /* bytes of the body of a request, and of an answer */
+#define REUNION_CALLBACK_HEAD_BYTES_MAX 32768     /* bytes of path, query and headers; of an answer's headers */
+#define REUNION_CALLBACK_HEADERS_MAX 64           /* headers of a request, and of an answer */
+#define REUNION_CALLBACK_EVENTS_BYTES_MAX 4194304 /* bytes of the events with an answer */
 
 /* What a call came to. A status that is not listed counts as REUNION_INTERNAL. */
 typedef int32_t reunion_status;
@@ -185,7 +195,13 @@ typedef struct reunion_str {
   size_t len;
 } reunion_str;
 
-/* Owned bytes: always a JSON document of this header. */
+/* Borrowed bytes, as reunion_str is text. */
+typedef struct reunion_bytes {
+  const uint8_t* ptr;
+  size_t len;
+} reunion_bytes;
+
+/* Owned bytes: a JSON document of this header, where nothing else is said. */
 typedef struct reunion_buf {
   uint8_t* ptr;
   size_t len;
@@ -279,6 +295,31 @@ typedef struct reunion_stream {
   void (*release)(struct reunion_stream* self);
 } reunion_stream;
 
+/* A request of HTTP/1.1 from outside, as it came: anybody may have sent it. Since 1.1. */
+typedef struct reunion_http_request {
+  uint32_t size;
+  uint32_t reserved;
+  reunion_str method;       /* "GET", "POST" or any other, in the letters in which it came */
+  reunion_str path;         /* what follows the channel's own address: empty, or "/..."; percent-encoded, as it came */
+  reunion_str query;        /* what follows "?", percent-encoded, as it came; empty: none */
+  reunion_str headers_json; /* a list of [name, value]: names in lower case; those of one name in their order */
+  reunion_bytes body;       /* as it came; empty: none */
+} reunion_http_request;
+
+/* The answer to it. The caller makes it empty; what is filled in is the caller's afterwards. Since 1.1. */
+typedef struct reunion_http_answer {
+  uint32_t size;
+  int32_t status;           /* 200 to 599 */
+  reunion_buf headers_json; /* a list of [name, value]; no bytes: none. Not those of the connection and of the body's
+                             * length: connection, content-length, date, keep-alive, te, trailer, transfer-encoding,
+                             * upgrade. Values are of printable ASCII */
+  reunion_buf body;         /* bytes, of any kind; none: no body */
+  /* What the request told of tasks: one batch with the columns of poll, of up to REUNION_BATCH_ROWS_MAX rows. Both
+   * released: nothing. */
+  struct ArrowSchema schema;
+  struct ArrowArray events;
+} reunion_http_answer;
+
 /* One component of the operator's config, as its plugin keeps it. */
 typedef struct reunion_instance reunion_instance;
 
@@ -352,10 +393,29 @@ typedef struct reunion_channel {
    * anew. A channel that never hears back yields END at once. May do I/O and block, here or in next. */
   reunion_status (*poll)(reunion_instance* self, const reunion_call* call, reunion_str state_json,
                          reunion_stream* out, reunion_error* error);
+  /* Since 1.1. Answers a request of HTTP that came for this channel: a platform tells what became of a task, or wants to
+   * see that the address is this channel's. Called only where the manifest says "callback", and then it must be there;
+   * otherwise it may be NULL, or lie beyond size.
+   *   - Anybody may have sent the request. Whether it is genuine is the plugin's to find out, before it believes a
+   *     word of it. What is not genuine, not understood or too much is answered with a status of 4xx, and is no error.
+   *   - The host stores the events, each once by its event_id as those of poll, and only then sends the answer.
+   *     Where they cannot be stored it answers 503 in its place. So a request that is not answered was perhaps taken,
+   *     and the sender will send it again: give the same events the same ids, and answer it in the same way.
+   *   - An error is answered with 503 and retry_after_ms, of whatever class it is, so that the sender tries again. Its
+   *     texts go to the operator and not to the sender. So is a panic, after which see PANICS, and an answer that
+   *     breaks a rule.
+   *   - Senders wait a few seconds, often five. The call has a deadline for that: what would take longer is left to
+   *     the next poll. May do I/O and block until then. Never a dry run.
+   *   - It runs beside push, poll and other requests, on an instance that is for requests alone: see THREADS. cancel
+   *     ends it as any call.
+   *   - The request is borrowed until the call returns. No log line and no error holds a part of it that may be
+   *     personal data or a secret: not its path, query or headers either. */
+  reunion_status (*callback)(reunion_instance* self, const reunion_call* call, const reunion_http_request* request,
+                             reunion_http_answer* out, reunion_error* error);
 } reunion_channel;
 
 /* The table that reunion_entry_v1 fills in. No function of it, and of the table that it points to, may
- * be NULL. */
+ * be NULL, but for callback. */
 typedef struct reunion_plugin {
   uint32_t size;  /* in: the bytes that the host has room for; out: the bytes that were filled in */
   uint32_t minor; /* the minor version that the plugin was built with */
@@ -389,14 +449,15 @@ typedef struct reunion_plugin {
  *   name           as in the config: plugin = "file". The library is libreunion_{kind}_{name}.so, with
  *                  underscores for the name's dashes
  *   version        the plugin's own
- *   abi            [1, 0]: the version that it needs
+ *   abi            [1, 0]: the version that it needs; [1, 1] for the capability callback
  *   kind           "source" or "channel"
  *   summary        one sentence
  *   config_schema  JSON Schema of the component's config, of these keywords: type, properties, required,
  *                  additionalProperties, enum, minimum, maximum, minLength, items, oneOf; and
  *                  description, default, format
  *   sample         optional: a commented sample of the config, TOML
- *   capabilities   optional: modes, columns, has_record_id, polls, concurrent_poll
+ *   capabilities   optional: modes, columns, has_record_id, polls, concurrent_poll; since 1.1 callback, true in a
+ *                  channel that answers requests from outside
  *   needs          optional: {"network": bool, "config_paths": bool}: what it needs of the machine. A plugin that
  *                  says so is kept to it where the kernel can: no network without the one; without the other no
  *                  files but the system's libraries and settings, with it those that the config names in texts of

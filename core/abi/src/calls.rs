@@ -5,7 +5,7 @@ use std::ptr;
 
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 
-use crate::{Buf, Error, Str};
+use crate::{Buf, Bytes, Error, Str};
 
 /// Levels of `Host::log`, the weightiest first.
 pub mod log_level {
@@ -109,6 +109,64 @@ impl Item {
     /// No item: what the caller passes to be filled.
     pub fn empty() -> Self {
         Self { size: Self::SIZE_1_0, kind: 0, schema: FFI_ArrowSchema::empty(), array: FFI_ArrowArray::empty(), control: Buf::empty() }
+    }
+}
+
+/// A request of HTTP from outside. Borrowed: valid until the call has returned.
+#[repr(C)]
+pub struct HttpRequest {
+    /// Bytes of the struct.
+    pub size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// `GET`, `POST` or another.
+    pub method: Str,
+    /// What follows the channel's own address.
+    pub path: Str,
+    /// What follows the `?`.
+    pub query: Str,
+    /// A list of pairs of a name and a value.
+    pub headers_json: Str,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl HttpRequest {
+    /// Bytes of the struct at version 1.1, which brought it.
+    pub const SIZE_1_1: u32 = size_of::<Self>() as u32;
+}
+
+/// The answer to a request. The caller makes it empty; what is filled in is the caller's afterwards.
+#[repr(C)]
+pub struct HttpAnswer {
+    /// Bytes of the struct.
+    pub size: u32,
+    /// 200 to 599.
+    pub status: i32,
+    /// A list of pairs of a name and a value; empty: none.
+    pub headers_json: Buf,
+    /// The body, bytes of any kind.
+    pub body: Buf,
+    /// Of the events: their schema, a struct. Released where there are none.
+    pub schema: FFI_ArrowSchema,
+    /// Of the events: their rows. Released where there are none.
+    pub events: FFI_ArrowArray,
+}
+
+impl HttpAnswer {
+    /// Bytes of the struct at version 1.1, which brought it.
+    pub const SIZE_1_1: u32 = size_of::<Self>() as u32;
+
+    /// No answer: what the caller passes to be filled.
+    pub fn empty() -> Self {
+        Self {
+            size: Self::SIZE_1_1,
+            status: 0,
+            headers_json: Buf::empty(),
+            body: Buf::empty(),
+            schema: FFI_ArrowSchema::empty(),
+            events: FFI_ArrowArray::empty(),
+        }
     }
 }
 

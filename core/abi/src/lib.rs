@@ -14,18 +14,18 @@ mod tables;
 mod values;
 
 pub use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
-pub use calls::{CALL_DRY_RUN, Call, Host, Item, Stream, item_kind, log_level};
+pub use calls::{CALL_DRY_RUN, Call, Host, HttpAnswer, HttpRequest, Item, Stream, item_kind, log_level};
 pub use data::{BatchError, export_batch, export_schema, import_batch, import_schema, text_array};
 pub use tables::{
-    ChannelTable, CheckFn, CreateFn, DescribeFn, ENTRY_SYMBOL, EntryFn, Instance, InstanceFn, MANIFEST_SYMBOL, ManifestFn, Plugin, PollFn,
-    PushFn, ReadFn, SchemaFn, SourceTable,
+    CallbackFn, ChannelTable, CheckFn, CreateFn, DescribeFn, ENTRY_SYMBOL, EntryFn, Instance, InstanceFn, MANIFEST_SYMBOL, ManifestFn,
+    Plugin, PollFn, PushFn, ReadFn, SchemaFn, SourceTable,
 };
-pub use values::{Buf, Error, Str};
+pub use values::{Buf, Bytes, Error, Str};
 
 /// The major version, which is in the names of the two exported symbols. Another one is another ABI.
 pub const MAJOR: u32 = 1;
 /// The minor version. A greater one appends members to structs and changes nothing else.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 
 /// The status of a call that did what it was asked. Every other status is the code of an error class.
 pub const OK: i32 = 0;

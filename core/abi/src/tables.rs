@@ -1,11 +1,12 @@
 //! The tables of functions, and the two symbols that a plugin exports.
 
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
 use std::ptr;
 
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 
-use crate::{Buf, Call, Error, Host, Str, Stream};
+use crate::{Buf, Call, Error, Host, HttpAnswer, HttpRequest, Str, Stream};
 
 /// One component as its plugin keeps it. Opaque to the host.
 pub type Instance = c_void;
@@ -48,6 +49,14 @@ pub type PushFn = unsafe extern "C" fn(
 /// Asks a channel what became of tasks.
 pub type PollFn =
     unsafe extern "C" fn(instance: *mut Instance, call: *const Call, state_json: Str, out: *mut Stream, error: *mut Error) -> i32;
+/// Answers a request of HTTP from outside.
+pub type CallbackFn = unsafe extern "C" fn(
+    instance: *mut Instance,
+    call: *const Call,
+    request: *const HttpRequest,
+    out: *mut HttpAnswer,
+    error: *mut Error,
+) -> i32;
 /// Makes a component, without I/O.
 pub type CreateFn =
     unsafe extern "C" fn(host: *const Host, component: Str, config_json: Str, out: *mut *mut Instance, error: *mut Error) -> i32;
@@ -89,11 +98,29 @@ pub struct ChannelTable {
     pub push: Option<PushFn>,
     /// See [`PollFn`].
     pub poll: Option<PollFn>,
+    /// See [`CallbackFn`]. Not in a table of version 1.0.
+    pub callback: Option<CallbackFn>,
 }
 
 impl ChannelTable {
     /// Bytes of the struct at version 1.0.
-    pub const SIZE_1_0: u32 = size_of::<Self>() as u32;
+    pub const SIZE_1_0: u32 = offset_of!(Self, callback) as u32;
+    /// Bytes of the struct at version 1.1.
+    pub const SIZE_1_1: u32 = size_of::<Self>() as u32;
+
+    /// The table at this place, as far as it says that it goes; what lies beyond is not there.
+    ///
+    /// # Safety
+    /// `table` must lead to a table that stays as it is during this call and has as many bytes as its `size` says.
+    pub unsafe fn read(table: *const Self) -> Self {
+        let mut read = Self { size: 0, reserved: 0, describe: None, check: None, push: None, poll: None, callback: None };
+        // SAFETY: the caller's promise: every table has its size at least.
+        let bytes = unsafe { ptr::read(table.cast::<u32>()) }.min(Self::SIZE_1_1).max(size_of::<u32>() as u32);
+        // SAFETY: the caller's promise; no more is copied than either has, and any bytes are integers, no function, or
+        // one that is there.
+        unsafe { ptr::copy_nonoverlapping(table.cast::<u8>(), (&raw mut read).cast::<u8>(), bytes as usize) };
+        read
+    }
 }
 
 /// The table that the entry function fills in.

@@ -47,6 +47,32 @@ impl Str {
     }
 }
 
+/// Borrowed bytes, valid for the call that they are an argument of.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes {
+    /// First byte; may be null where `len` is 0.
+    pub ptr: *const u8,
+    /// How many.
+    pub len: usize,
+}
+
+impl Bytes {
+    /// These bytes, which the result must not outlive.
+    pub const fn borrow(bytes: &[u8]) -> Self {
+        Self { ptr: bytes.as_ptr(), len: bytes.len() }
+    }
+
+    /// The bytes.
+    ///
+    /// # Safety
+    /// `ptr` and `len` must describe bytes that stay as they are for `'a`.
+    pub unsafe fn as_slice<'a>(self) -> &'a [u8] {
+        // SAFETY: the caller's promise.
+        unsafe { bytes(self.ptr, self.len) }
+    }
+}
+
 /// # Safety
 /// `ptr` must be null, or valid for `len` bytes for `'a`.
 unsafe fn bytes<'a>(ptr: *const u8, len: usize) -> &'a [u8] {

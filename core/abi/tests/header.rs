@@ -2,6 +2,7 @@
 //! those of the Rust mirror.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(unsafe_code, reason = "what is looked at is the boundary to C")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -56,14 +57,17 @@ fn it_compiles_as_c_and_as_cpp() {
 fn structs_are_laid_out_as_in_rust() {
     let mut c = "#include \"reunion_plugin.h\"\n".to_owned();
     layout!(c, "reunion_str" = abi::Str { ptr, len });
+    layout!(c, "reunion_bytes" = abi::Bytes { ptr, len });
     layout!(c, "reunion_buf" = abi::Buf { ptr, len, private_data, release });
     layout!(c, "reunion_error" = abi::Error { size, vendor_code, retry_after_ms, message, hint, key, private_data, release });
     layout!(c, "reunion_host" = abi::Host { size, minor, private_data, log, log_level_max, reserved });
     layout!(c, "reunion_call" = abi::Call { size, flags, deadline_unix_ms, run_id, cancelled, private_data });
     layout!(c, "reunion_item" = abi::Item { size, kind, schema, array, control });
+    layout!(c, "reunion_http_request" = abi::HttpRequest { size, reserved, method, path, query, headers_json, body });
+    layout!(c, "reunion_http_answer" = abi::HttpAnswer { size, status, headers_json, body, schema, events });
     layout!(c, "reunion_stream" = abi::Stream { size, reserved, private_data, next, release });
     layout!(c, "reunion_source" = abi::SourceTable { size, reserved, check, schema, read });
-    layout!(c, "reunion_channel" = abi::ChannelTable { size, reserved, describe, check, push, poll });
+    layout!(c, "reunion_channel" = abi::ChannelTable { size, reserved, describe, check, push, poll, callback });
     layout!(c, "reunion_plugin" = abi::Plugin { size, minor, create, cancel, destroy, source, channel });
     for (name, size) in [("struct ArrowSchema", size_of::<abi::FFI_ArrowSchema>()), ("struct ArrowArray", size_of::<abi::FFI_ArrowArray>())]
     {
@@ -105,6 +109,11 @@ fn constants_are_those_of_rust() {
         ("REUNION_DISPATCH_TASKS_MAX", limits::DISPATCH_TASKS_MAX),
         ("REUNION_CONTROL_BYTES_MAX", limits::CONTROL_BYTES_MAX),
         ("REUNION_ERROR_TEXT_BYTES_MAX", limits::ERROR_TEXT_BYTES_MAX),
+        ("REUNION_CALLBACKS_AT_ONCE_MAX", limits::CALLBACKS_AT_ONCE_MAX),
+        ("REUNION_CALLBACK_BODY_BYTES_MAX", limits::CALLBACK_BODY_BYTES_MAX),
+        ("REUNION_CALLBACK_HEAD_BYTES_MAX", limits::CALLBACK_HEAD_BYTES_MAX),
+        ("REUNION_CALLBACK_HEADERS_MAX", limits::CALLBACK_HEADERS_MAX),
+        ("REUNION_CALLBACK_EVENTS_BYTES_MAX", limits::CALLBACK_EVENTS_BYTES_MAX),
     ] {
         assert_equal(&mut c, name, value as i128);
     }
@@ -117,4 +126,33 @@ fn the_symbols_of_the_mirror_are_declared() {
     for symbol in [abi::MANIFEST_SYMBOL, abi::ENTRY_SYMBOL] {
         assert!(header.contains(&format!(" {symbol}(")), "{symbol}");
     }
+}
+
+#[test]
+fn a_table_is_read_as_far_as_it_goes() {
+    unsafe extern "C" fn poll(_: *mut abi::Instance, _: *const abi::Call, _: abi::Str, _: *mut abi::Stream, _: *mut abi::Error) -> i32 {
+        abi::OK
+    }
+    unsafe extern "C" fn callback(
+        _: *mut abi::Instance,
+        _: *const abi::Call,
+        _: *const abi::HttpRequest,
+        _: *mut abi::HttpAnswer,
+        _: *mut abi::Error,
+    ) -> i32 {
+        abi::OK
+    }
+    let table =
+        |size| abi::ChannelTable { size, reserved: 0, describe: None, check: None, push: None, poll: Some(poll), callback: Some(callback) };
+    let read = |size| {
+        let table = table(size);
+        // SAFETY: it has more bytes than it says.
+        let read = unsafe { abi::ChannelTable::read(&raw const table) };
+        (read.size, read.poll.is_some(), read.callback.is_some())
+    };
+    let (first, now) = (abi::ChannelTable::SIZE_1_0, abi::ChannelTable::SIZE_1_1);
+    assert_eq!((first, now), (40, 48));
+    assert_eq!(read(first), (first, true, false), "what lies behind a table of version 1.0 is not its own");
+    assert_eq!(read(now), (now, true, true));
+    assert_eq!(read(8), (8, false, false));
 }

@@ -89,6 +89,8 @@ pub enum Act {
     },
     /// Polls twice, and beside a push where the plugin allows it.
     Poll(Trial),
+    /// Answers requests from outside that make no sense, beside a push too.
+    Callback(Trial),
     /// Makes an instance panic, where that can be done.
     Panic,
     /// Uses an instance and looks at what is left after it.

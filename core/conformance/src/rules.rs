@@ -43,6 +43,13 @@ pub const DELAY: &str = "push: not_sent and busy: given again after retry_after_
 pub const DRY_RUN: &str = "REUNION_CALL_DRY_RUN: validate and answer as if; contact nobody, leave nothing behind";
 /// Of a poll.
 pub const POLL: &str = "poll: BATCH, REJECTED and STATE in any order, then END; an event has the same event_id whenever it is reported";
+/// Of requests that nobody believes.
+pub const CALLBACK: &str = "callback: what is not genuine, not understood or too much is answered with a status of 4xx, and is no error";
+/// Of what an answer holds.
+pub const CALLBACK_ANSWER: &str =
+    "reunion_http_answer: a status of 200 to 599, headers that are not the host's, and events as those of poll";
+/// Of a request that comes again.
+pub const CALLBACK_AGAIN: &str = "callback: the sender will send it again: answer it in the same way";
 /// Of panics.
 pub const PANICS: &str =
     "PANICS: nothing unwinds across the line; after a REUNION_INTERNAL every call but cancel and destroy is answered with it";

@@ -65,6 +65,8 @@ enum For {
     Both,
     Source,
     Channel,
+    /// A channel whose manifest says that it answers requests from outside.
+    Callbacks,
 }
 
 /// What a case needs that others have shown.
@@ -108,6 +110,7 @@ const CASES: &[Case] = &[
     case("twice", For::Channel, Needs::Data, Suite::twice, "the same dispatch again, also after kill -9, reaches once"),
     case("dry_run", For::Channel, Needs::Instance, Suite::dry_run, "a dry run contacts nobody and leaves nothing behind"),
     case("poll", For::Channel, Needs::Instance, Suite::poll, "a poll is whole, and says the same of the same event"),
+    case("callback", For::Callbacks, Needs::Instance, Suite::callback, "requests that make no sense are answered, beside a push too"),
     case("cancel", For::Both, Needs::Data, Suite::cancel, "calls that are cancelled, and streams let go of, end in a second"),
     case("panic", For::Both, Needs::Instance, Suite::panic, "after a panic every call is answered with internal"),
     case("remains", For::Both, Needs::Data, Suite::remains, "no thread and no descriptor is left after destroy"),
@@ -159,12 +162,14 @@ impl Suite {
         self.sends = sends;
         self.without_instance = self.take_config(config);
         let kind = self.manifest.as_ref().map(|manifest| manifest.kind);
+        let takes_callbacks = self.manifest.as_ref().is_some_and(|manifest| manifest.capabilities.callback);
         let mut report = Report::default();
         for case in CASES {
             let wanted = match case.kind {
                 For::Both => true,
                 For::Source => kind.is_none_or(|kind| kind == PluginKind::Source),
                 For::Channel => kind.is_some_and(|kind| kind == PluginKind::Channel),
+                For::Callbacks => takes_callbacks,
             };
             if !wanted {
                 continue;
@@ -566,6 +571,11 @@ impl Suite {
     fn poll(&mut self) -> Outcome {
         let trial = self.trial();
         self.simple(Act::Poll(trial))
+    }
+
+    fn callback(&mut self) -> Outcome {
+        let trial = self.trial();
+        self.simple(Act::Callback(trial))
     }
 
     fn cancel(&mut self) -> Outcome {

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
-use reunion_model::TaskId;
+use reunion_model::limits::DECISION_WHY_CHARS_MAX;
+use reunion_model::phone::mask_numbers;
 use reunion_model::plugin::PluginKind;
 use reunion_model::task::TaskState;
+use reunion_model::{DecisionId, TaskId};
 
 /// How the program ends. Scripts rely on these numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +127,9 @@ pub enum Command {
     /// The plugins that are installed
     #[command(subcommand)]
     Plugins(PluginsCommand),
+    /// Decide who is who where keys do not: it holds from the next run on, until it is withdrawn
+    #[command(subcommand)]
+    Members(MembersCommand),
     /// The list of phones that are never contacted
     #[command(subcommand)]
     Suppress(SuppressCommand),
@@ -151,6 +156,9 @@ pub enum Command {
         /// Another generation than the present one
         #[arg(long, value_name = "GENERATION")]
         generation: Option<u64>,
+        /// Every generation that is kept: which of them one could go back to
+        #[arg(long, conflicts_with = "generation")]
+        all: bool,
     },
 }
 
@@ -318,6 +326,74 @@ impl Lang {
     }
 }
 
+/// `members …`.
+#[derive(Debug, Subcommand)]
+pub enum MembersCommand {
+    /// These members are one person
+    Merge {
+        /// The members, two or more: phone numbers or ids
+        #[arg(value_name = "PHONE|MEMBER_ID", required = true, num_args = 2..)]
+        members: Vec<String>,
+        /// Why
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// These two members are two people, whatever keys their rows share
+    KeepApart {
+        /// One member: a phone number or an id
+        #[arg(value_name = "PHONE|MEMBER_ID")]
+        one: String,
+        /// The other
+        #[arg(value_name = "PHONE|MEMBER_ID")]
+        other: String,
+        /// Why
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Some rows of a member are another person than the rest
+    Split {
+        /// The member: a phone number or an id
+        #[arg(value_name = "PHONE|MEMBER_ID")]
+        member: String,
+        /// The rows that are another person: SOURCE/RECORD_ID, several with commas between them, or the option several
+        /// times; a comma or backslash in a record id is written `\,` or `\\`
+        #[arg(long, value_name = "SOURCE/RECORD_ID", required = true)]
+        records: Vec<String>,
+        /// Why
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// List what was decided, the latest first, and whether it still holds
+    Decisions {
+        /// `members decisions ls` is the same
+        #[arg(value_name = "ls", value_parser = ["ls"], hide = true)]
+        ls: Option<String>,
+        /// How many at most
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Withdraw a decision: it is as if it had never been made
+    Undo {
+        /// The decision's id
+        #[arg(value_name = "DECISION_ID")]
+        id: DecisionId,
+        /// Why
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+}
+
+/// What every order of `members` takes.
+#[derive(Debug, Clone, Args)]
+pub struct OrderArgs {
+    /// Why; kept with the decision and in the audit, with numbers of eleven and more digits masked
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run", value_parser = parse_why)]
+    pub why: Option<String>,
+    /// Say what would be decided; store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// `suppress …`.
 #[derive(Debug, Subcommand)]
 pub enum SuppressCommand {
@@ -378,14 +454,37 @@ pub enum KeyCommand {
     },
     /// Write the key of the state's Parquet files to standard output, for DuckDB and others
     Export {
-        /// Another version of the data key than the present one
+        /// Another version of the data key than the present one; with `--format json` all are written
         #[arg(long, value_name = "NUMBER")]
         version: Option<u32>,
+        /// How the key's 32 bytes are written: DuckDB takes base64
+        #[arg(long, value_name = "ENCODING", value_enum, default_value_t = KeyEncoding::Hex)]
+        encoding: KeyEncoding,
     },
+}
+
+/// How a key is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyEncoding {
+    /// 64 hex digits
+    Hex,
+    /// 44 characters
+    Base64,
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "a time is RFC 3339 with an offset, such as 2026-03-25T06:00:00+08:00".to_owned())
+}
+
+fn parse_why(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("say why in a few words".to_owned());
+    }
+    if text.chars().any(char::is_control) || text.chars().count() > DECISION_WHY_CHARS_MAX {
+        return Err(format!("the reason is one line of at most {DECISION_WHY_CHARS_MAX} characters"));
+    }
+    Ok(mask_numbers(text))
 }
 
 fn parse_state(text: &str) -> Result<TaskState, String> {
@@ -446,6 +545,30 @@ mod tests {
         assert!(parse("reunion tasks requeue 30313233343536373839616263646566").is_ok());
         let both = parse("reunion tasks drop 30313233343536373839616263646566 --state unknown").expect_err("two selections");
         assert_eq!(both.kind(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn an_order_about_members_says_why() {
+        let order = |line: &str| match parse(line).expect("a command").command {
+            Command::Members(MembersCommand::Merge { members, order, .. }) => (members.len(), order.why, order.dry_run),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(order("reunion members merge a b c --why 13800138000"), (3, Some("138****8000".to_owned()), false));
+        assert_eq!(order("reunion members merge a b --dry-run"), (2, None, true));
+        for (line, kind) in [
+            ("reunion members merge a b", ErrorKind::MissingRequiredArgument),
+            ("reunion members merge a --why x", ErrorKind::TooFewValues),
+            ("reunion members keep-apart a --why x", ErrorKind::MissingRequiredArgument),
+            ("reunion members split a --why x", ErrorKind::MissingRequiredArgument),
+            ("reunion members undo 0123 --why x", ErrorKind::ValueValidation),
+        ] {
+            assert_eq!(parse(line).expect_err(line).kind(), kind, "{line}");
+        }
+        assert!(parse("reunion members decisions").is_ok() && parse("reunion members decisions ls --limit 5").is_ok());
+        let empty = Cli::try_parse_from(["reunion", "members", "merge", "a", "b", "--why", " "]).expect_err("no reason");
+        assert_eq!(empty.kind(), ErrorKind::ValueValidation);
+        let lines = Cli::try_parse_from(["reunion", "members", "merge", "a", "b", "--why", "x\ny"]).expect_err("two lines");
+        assert!(lines.to_string().contains("one line"), "{lines}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use reunion_host::{ChannelConnector, ComponentSpec, Plugin, Plugins, SourceConnector};
+use reunion_host::{ChannelConnector, ComponentSpec, Part, Plugin, Plugins, SourceConnector};
 use reunion_model::plugin::{ErrorClass, PluginError, PluginKind, ReadMode};
 
 use crate::config::{Component, Config, Diagnostics};
@@ -96,17 +96,17 @@ pub const fn plugin_kind(kind: Component) -> PluginKind {
     }
 }
 
-/// How a component is run.
-fn spec(config: &Config, kind: Component, name: &str) -> ComponentSpec {
+/// How a part of a component is run.
+fn spec(config: &Config, kind: Component, name: &str, part: Part) -> ComponentSpec {
     let (isolation, limits, sha256) = match kind {
         Component::Source => (config.sources[name].isolation, config.sources[name].limits, &config.sources[name].sha256),
         Component::Channel => (config.channels[name].isolation, config.channels[name].limits, &config.channels[name].sha256),
     };
-    ComponentSpec { isolation, limits: limits.into(), sha256: sha256.clone(), ..ComponentSpec::new(plugin_kind(kind), name) }
+    ComponentSpec { isolation, limits: limits.into(), sha256: sha256.clone(), part, ..ComponentSpec::new(plugin_kind(kind), name) }
 }
 
 /// An error with everything that it comes from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -137,7 +137,7 @@ fn mode(config: &Config, plugin: &Plugin, name: &str) -> Diagnostics {
 pub fn source(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn SourceConnector>, Trouble> {
     let kind = Component::Source;
     let (plugin, with) = settings(config, plugins, kind, name)?.with_secrets(config, kind, name)?;
-    plugins.source(&plugin, spec(config, kind, name), with).map_err(|error| Trouble::of(config, kind, name, error))
+    plugins.source(&plugin, spec(config, kind, name, Part::Work), with).map_err(|error| Trouble::of(config, kind, name, error))
 }
 
 /// A channel, whose worker is started.
@@ -145,9 +145,17 @@ pub fn source(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn 
 /// # Errors
 /// At the line of the config that is to blame, or what became of the plugin.
 pub fn channel(config: &Config, plugins: &Plugins, name: &str) -> Result<Box<dyn ChannelConnector>, Trouble> {
+    channel_for(config, plugins, name, Part::Work)
+}
+
+/// A channel for this part, whose worker is started.
+///
+/// # Errors
+/// See [`channel`].
+pub fn channel_for(config: &Config, plugins: &Plugins, name: &str, part: Part) -> Result<Box<dyn ChannelConnector>, Trouble> {
     let kind = Component::Channel;
     let (plugin, with) = settings(config, plugins, kind, name)?.with_secrets(config, kind, name)?;
-    plugins.channel(&plugin, spec(config, kind, name), with).map_err(|error| Trouble::of(config, kind, name, error))
+    plugins.channel(&plugin, spec(config, kind, name, part), with).map_err(|error| Trouble::of(config, kind, name, error))
 }
 
 /// The channels of a config, by name.

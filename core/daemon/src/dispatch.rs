@@ -25,6 +25,7 @@ use reunion_outreach::{AtSend, Campaign, SendFacts, clock, gate_at_send};
 
 use crate::config::Config;
 use crate::failure::{Doing, Failure};
+use crate::run::suppressed_since;
 use crate::state::{State, now_us};
 
 /// A task that is put off without a moment of its own is looked at again after this long.
@@ -283,7 +284,7 @@ impl Dispatcher<'_> {
     ///
     /// Each generation's commit has gated every open task against the members as they are, and the claim
     /// looks at the suppression list in its own transaction. What is left is what the clock, the config and
-    /// the age of the data decide.
+    /// the age of the data decide, and who asked at another number since not to be contacted.
     fn gated(&self, channel: &str) -> Result<Vec<Group>, Failure> {
         let ledger = &self.state.ledger;
         let now_us = self.clock.now_us();
@@ -293,11 +294,13 @@ impl Dispatcher<'_> {
         }
         let tasks = self.state.ask(ledger.due_tasks(channel, now_us))?;
         // Once for all groups: it may mean to read every member.
-        let stale = (self.stale)(&tasks.iter().map(|task| task.member).collect())?;
+        let members = tasks.iter().map(|task| task.member).collect();
+        let stale = (self.stale)(&members)?;
+        let suppressed = suppressed_since(self.state, &members, now_us)?;
         let mut refused: Vec<(TaskId, Gate)> = Vec::new();
         let mut put_off: Vec<(TaskId, i64)> = Vec::new();
         for task in &tasks {
-            match self.may_send(task, stale.contains(&task.member), now_us) {
+            match self.may_send(task, stale.contains(&task.member), suppressed.contains(&task.member), now_us) {
                 AtSend::Go => {}
                 AtSend::Refuse(gate) => refused.push((task.task_id, gate)),
                 AtSend::Wait { until_us, .. } => put_off.push((task.task_id, until_us.unwrap_or(now_us + LOOK_AGAIN_US))),
@@ -308,11 +311,11 @@ impl Dispatcher<'_> {
         Ok(groups)
     }
 
-    fn may_send(&self, task: &OpenTask, stale: bool, now_us: i64) -> AtSend {
+    fn may_send(&self, task: &OpenTask, stale: bool, suppressed: bool, now_us: i64) -> AtSend {
         let facts = SendFacts {
             campaign: self.campaigns.get(&task.campaign),
             member_has_phone: true,
-            suppressed: false,
+            suppressed,
             control: false,
             consented: true,
             // The touches before this one.
@@ -431,13 +434,7 @@ impl Dispatcher<'_> {
         let mut events: Vec<Event> = Vec::new();
         loop {
             match stream.next() {
-                Ok(Some(Polled::Events(more))) => events.extend(more.into_iter().map(|event| Event {
-                    event_id: event.event_id,
-                    task_id: event.task,
-                    outcome: event.outcome,
-                    at_us: event.at_us,
-                    note: event.note,
-                })),
+                Ok(Some(Polled::Events(more))) => events.extend(more.into_iter().map(event)),
                 Ok(Some(Polled::Rejected(rows))) => notes.extend(rejected(name, &rows)),
                 Ok(Some(Polled::State(state))) => notes.extend(self.store(name, &mut events, Some(&state))?),
                 Ok(None) => break,
@@ -460,15 +457,31 @@ impl Dispatcher<'_> {
         let polled = self.state.ask(self.state.ledger.commit_poll(name, events, state, self.clock.now_us()))?;
         fault::point("poll.after");
         events.clear();
-        let unknown =
-            polled.unknown_tasks.iter().map(|task| format!("channel {name}: task {task} was returned, and there is no such task"));
-        let unexpected = polled.unexpected.iter().map(|task| {
-            format!(
-                "channel {name}: task {task} was returned though it was never sent, or settled otherwise; the result counts, the task stays"
-            )
-        });
-        Ok(unknown.chain(unexpected).collect())
+        Ok(strange(name, &polled).collect())
     }
+}
+
+/// An event as the ledger takes it.
+pub fn event(event: reunion_host::Event) -> Event {
+    let reunion_host::Event { event_id, task, outcome, at_us, note } = event;
+    Event { event_id, task_id: task, outcome, at_us, note }
+}
+
+/// What the operator should know of events that were stored, a line each, and not more than a few.
+pub fn notes(name: &str, stored: &reunion_ledger::Polled) -> Vec<String> {
+    shortened(name, strange(name, stored).collect())
+}
+
+/// A line for each event that does not fit its task.
+fn strange(name: &str, stored: &reunion_ledger::Polled) -> impl Iterator<Item = String> {
+    let unknown =
+        stored.unknown_tasks.iter().map(move |task| format!("channel {name}: task {task} was returned, and there is no such task"));
+    let unexpected = stored.unexpected.iter().map(move |task| {
+        format!(
+            "channel {name}: task {task} was returned though it was never sent, or settled otherwise; the result counts, the task stays"
+        )
+    });
+    unknown.chain(unexpected)
 }
 
 /// Stores what came of pushes, where there were any.

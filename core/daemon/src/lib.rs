@@ -8,6 +8,7 @@ mod components;
 pub mod config;
 mod dispatch;
 mod failure;
+mod http;
 mod logging;
 mod outbox;
 mod run;

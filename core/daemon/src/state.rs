@@ -100,10 +100,26 @@ impl State {
         let Some(head) = self.ask(self.ledger.head())? else { return Ok(None) };
         let reference = reference(&head);
         let generation = self.people.open(&reference).map_err(|error| {
-            let help = "`reunion verify` says what is damaged; restore it from a backup, or go back with `reunion rollback`";
-            Failure::guard(format!("generation {}, the head, cannot be used", head.generation)).because(error).help(help)
+            use reunion_generations::GenerationError::{KeyMissing, ManifestVersion};
+            let failure = Failure::guard(format!("generation {}, the head, cannot be used", head.generation));
+            if matches!(error, KeyMissing { .. } | ManifestVersion { .. }) {
+                return failure.because(error);
+            }
+            failure.because(error).help(self.torn_head_help())
         })?;
         Ok(Some((head, generation)))
+    }
+
+    /// What to do where the head is damaged.
+    fn torn_head_help(&self) -> String {
+        match self.ask(self.ledger.generations(2)).unwrap_or_default().get(1) {
+            Some(before) => format!(
+                "`reunion verify --all` says which generations are whole; restore this one from a backup, or go back: \
+                 `reunion rollback --to {}`",
+                before.generation
+            ),
+            None => "restore the state from a backup: there is no other generation to go back to".to_owned(),
+        }
     }
 
     /// Takes the right to change people. It is given up when the value is dropped.

@@ -183,7 +183,7 @@ fn columns_go_where_the_config_says() {
     备注=备注 text Asia/Urumqi
     ");
     let members = config.member_columns(&[("pos", &plan)]).expect("columns");
-    let rule = |name: &str| members.iter().find(|column| column.name == name).map(|column| (column.kind, column.survivorship));
+    let rule = |name: &str| members.iter().find(|column| column.name == name).map(|column| (column.kind, column.rule.survivorship));
     assert_eq!(rule("shoe_size"), Some((ColumnType::Integer, Survivorship::Max)));
     assert_eq!(rule("name"), Some((ColumnType::Text, Survivorship::Longest)));
     assert_eq!(rule("备注"), Some((ColumnType::Text, Survivorship::MostRecent)));

@@ -37,8 +37,7 @@ pub enum GenerationError {
     },
     /// The generation's folder holds no manifest with the checksum that the ledger names.
     #[error(
-        "generation {number} has no manifest with checksum {checksum} in {}: it was removed, or is damaged; \
-         `reunion rollback` lists the generations that can be used",
+        "generation {number} has no manifest with checksum {checksum} in {}: it was removed, or is damaged",
         folder.display()
     )]
     ManifestMissing {
@@ -50,7 +49,7 @@ pub enum GenerationError {
         folder: PathBuf,
     },
     /// A manifest with the right checksum that is nonetheless none of ours.
-    #[error("the manifest {} cannot be read: {problem}; `reunion rollback` lists the generations that can be used", path.display())]
+    #[error("the manifest {} cannot be read: {problem}", path.display())]
     ManifestDamaged {
         /// The manifest.
         path: PathBuf,

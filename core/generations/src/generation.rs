@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
@@ -15,8 +16,8 @@ use crate::durable::failed;
 use crate::parquet_file::FileReader;
 use crate::table::{OpenTable, keys};
 use crate::{
-    Batches, Damage, FileEntry, GenerationError, GenerationInfo, GenerationRef, GenerationWriter, LiveSet, Manifest, Removed, SegmentFile,
-    SegmentWriter, StateDir, Table, orphans, verify,
+    Batches, DiskError, FileEntry, GenerationError, GenerationInfo, GenerationRef, GenerationWriter, LiveSet, Manifest, Removed,
+    SegmentFile, SegmentWriter, StateDir, Table, Verified, Verifier, orphans, verify,
 };
 
 /// The files of people of one state. Cheap to clone.
@@ -142,12 +143,21 @@ impl People {
         Ok(chain)
     }
 
-    /// Reads every byte of a generation and gives what is damaged: nothing, where all is well.
+    /// Reads every byte of a generation and compares it with what was committed.
     ///
     /// # Errors
-    /// Where the manifest itself cannot be used.
-    pub fn verify(&self, generation: &GenerationRef) -> Result<Vec<Damage>, GenerationError> {
-        verify::verify(self, &self.open(generation)?)
+    /// Where the manifest itself cannot be used, or the disk refuses.
+    pub fn verify(&self, generation: &GenerationRef) -> Result<Verified, GenerationError> {
+        Verifier::new(self).generation(generation)
+    }
+
+    /// The files in the folders of people that no version of the program has written. None of them is ever read or
+    /// removed.
+    ///
+    /// # Errors
+    /// Where a folder cannot be listed.
+    pub fn foreign(&self) -> Result<Vec<PathBuf>, DiskError> {
+        verify::foreign(self)
     }
 
     /// Removes what nobody needs any more. For the holder of the lease with this fence alone: it removes

@@ -17,7 +17,7 @@
 //! - A **table** is a list of files, oldest first. Later rows override earlier ones with the same
 //!   key, and a file of removals ends the rows before it. What a generation does not touch it names
 //!   again, so that a small change to a large base is a small file.
-//! - A **manifest** names every file with its size and SHA-256, and its base by the checksum of the
+//! - A **manifest** names every file with its size, checksum and data key, and its base by the checksum of the
 //!   base's own manifest. The ledger holds the checksum of the head, so the whole chain is told from
 //!   any other.
 //! - File names carry the fence of the lease that wrote them. A holder removes only files of a
@@ -48,5 +48,5 @@ pub use lock::{Holder, LockError, StateLock};
 pub use manifest::{DataFile, FileEntry, FileKind, GenerationInfo, GenerationRef, KeyRef, Manifest, ManifestMeta, Table};
 pub use orphans::{LiveSet, Removed};
 pub use segment::{SegmentFile, SegmentWriter};
-pub use verify::{Damage, Problem};
+pub use verify::{Damage, Problem, Verified, Verifier};
 pub use writer::{Committed, GenerationWriter};

@@ -33,6 +33,10 @@ pub struct FileEntry {
     /// version 1 have their SHA-256 here.
     #[serde(alias = "sha256")]
     pub checksum: String,
+    /// The version of the data key that it was written under; none in manifests of versions that did not say. The
+    /// file's own footer says it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<u32>,
 }
 
 /// What the rows of a table's file do.
@@ -213,11 +217,14 @@ impl Manifest {
     pub(crate) fn file_name(&self) -> String {
         manifest_name(self.fence)
     }
+
+    /// Whether a name is that of a manifest.
+    pub(crate) fn is_name(name: &str) -> bool {
+        name.starts_with("manifest-f") && name.ends_with(".json")
+    }
 }
 
 fn manifests(state: &StateDir, number: u64) -> Result<Vec<PathBuf>, GenerationError> {
-    let is_manifest = |path: &PathBuf| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("manifest-f") && name.ends_with(".json"))
-    };
+    let is_manifest = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(Manifest::is_name);
     Ok(entries(&state.generation(number))?.into_iter().filter(is_manifest).collect())
 }

@@ -54,6 +54,8 @@ pub(crate) struct FileWriter {
     path: PathBuf,
     /// The path that manifests use.
     name: String,
+    /// The version of the data key.
+    data_key: u32,
     rows: u64,
 }
 
@@ -76,7 +78,7 @@ impl FileWriter {
         let bytes = Arc::new(AtomicU64::new(0));
         let written = Arc::clone(&bytes);
         let encoder = std::thread::spawn(move || encode(arrow, waiting, &written));
-        Ok(Self { batches: Some(batches), encoder: Some(encoder), bytes, path, name, rows: 0 })
+        Ok(Self { batches: Some(batches), encoder: Some(encoder), bytes, path, name, data_key: keys.current(), rows: 0 })
     }
 
     /// Adds rows. Full row groups go to the disk at once. What the disk refuses is said here or later.
@@ -104,7 +106,7 @@ impl FileWriter {
         let file = self.end()?;
         debug_assert_eq!(file.path(), self.path);
         let (bytes, checksum) = file.commit()?;
-        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, checksum })
+        Ok(FileEntry { path: std::mem::take(&mut self.name), rows: self.rows, bytes, checksum, data_key: Some(self.data_key) })
     }
 
     /// Waits for the encoder; the file with all that was written, or why it could not be.

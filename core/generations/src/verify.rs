@@ -1,4 +1,4 @@
-//! Verifying: every byte of a generation against its manifest.
+//! Verifying: every byte of a generation against its manifest, and what else lies in the state.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::durable::{failed, file_checksum};
-use crate::{DiskError, FileEntry, Generation, GenerationError, People};
+use crate::durable::{entries, failed, file_checksum};
+use crate::layout::fence_of;
+use crate::{DiskError, FileEntry, GenerationError, GenerationRef, People, SegmentFile};
 
 /// Hex digits of a SHA-256, which files of version 1 have.
 const SHA256_DIGITS: usize = 64;
@@ -46,28 +47,102 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.problem {
-            Problem::Missing => write!(f, "{path} is missing")?,
-            Problem::Size { expected, found } => write!(f, "{path} has {found} bytes, and {expected} were committed")?,
-            Problem::Changed => write!(f, "{path} was changed since it was committed")?,
-            Problem::Sealed(_) => write!(f, "{path} does not open with the keys of this state")?,
+            Problem::Missing => write!(f, "{path} is missing"),
+            Problem::Size { expected, found } => write!(f, "{path} has {found} bytes, and {expected} were committed"),
+            Problem::Changed => write!(f, "{path} was changed since it was committed"),
+            Problem::Sealed(_) => write!(f, "{path} does not open with the keys of this state"),
         }
-        f.write_str("; restore it from a backup, or use `reunion rollback`")
     }
 }
 
-pub(crate) fn verify(people: &People, generation: &Generation) -> Result<Vec<Damage>, GenerationError> {
-    let mut damages = Vec::new();
-    // A segment stands among the records and among what the generation took in.
-    let mut looked_at = HashSet::new();
-    for file in generation.manifest().files().filter(|file| looked_at.insert(&file.path)) {
-        let path = people.state().people().join(&file.path);
-        let problem = match check(&path, file)? {
-            None => people.reader(file).err().map(Problem::Sealed),
-            problem => problem,
-        };
-        damages.extend(problem.map(|problem| Damage { path, problem }));
+/// What verifying a generation came to.
+#[derive(Debug)]
+pub struct Verified {
+    /// Its manifest.
+    pub manifest: PathBuf,
+    /// Files that it names.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that are not as they were committed.
+    pub damages: Vec<Damage>,
+}
+
+/// Reads every byte. Generations share files: one that was found whole is not read again.
+pub struct Verifier<'a> {
+    people: &'a People,
+    /// Paths of files that are whole.
+    whole: HashSet<String>,
+}
+
+impl<'a> Verifier<'a> {
+    /// One that has read nothing yet.
+    pub fn new(people: &'a People) -> Self {
+        Self { people, whole: HashSet::new() }
     }
-    Ok(damages)
+
+    /// Compares a generation with its manifest.
+    ///
+    /// # Errors
+    /// Where the manifest itself cannot be used, or the disk refuses.
+    pub fn generation(&mut self, wanted: &GenerationRef) -> Result<Verified, GenerationError> {
+        let generation = self.people.open(wanted)?;
+        let manifest = generation.manifest();
+        // A segment stands among the records and among what the generation took in.
+        let mut named = HashSet::new();
+        let files: Vec<_> = manifest.files().filter(|file| named.insert(&file.path)).collect();
+        Ok(Verified {
+            manifest: self.people.state().generation(wanted.number).join(manifest.file_name()),
+            files: files.len() as u64,
+            bytes: files.iter().map(|file| file.bytes).sum(),
+            damages: self.files(files.into_iter())?,
+        })
+    }
+
+    /// Compares segments, which the ledger names, with what was committed.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn segments<'b>(&mut self, segments: impl Iterator<Item = &'b SegmentFile>) -> Result<Vec<Damage>, GenerationError> {
+        self.files(segments.flat_map(SegmentFile::files))
+    }
+
+    fn files<'b>(&mut self, files: impl Iterator<Item = &'b FileEntry>) -> Result<Vec<Damage>, GenerationError> {
+        let mut damages = Vec::new();
+        for file in files {
+            if self.whole.contains(&file.path) {
+                continue;
+            }
+            let path = self.people.state().people().join(&file.path);
+            let problem = match check(&path, file)? {
+                None => self.people.reader(file).err().map(Problem::Sealed),
+                problem => problem,
+            };
+            match problem {
+                None => _ = self.whole.insert(file.path.clone()),
+                Some(problem) => damages.push(Damage { path, problem }),
+            }
+        }
+        Ok(damages)
+    }
+}
+
+/// The files in the folders of people that no version of the program has written: none of them is ever read or removed.
+pub(crate) fn foreign(people: &People) -> Result<Vec<PathBuf>, DiskError> {
+    let mut found = Vec::new();
+    let mut pending = vec![people.state().people()];
+    while let Some(folder) = pending.pop() {
+        for entry in entries(&folder)? {
+            let is_ours = entry.file_name().and_then(|name| name.to_str()).and_then(fence_of).is_some();
+            if entry.is_dir() {
+                pending.push(entry);
+            } else if !is_ours {
+                found.push(entry);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn check(path: &Path, file: &FileEntry) -> Result<Option<Problem>, DiskError> {

@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_row_ends_one_row_at_the_most_in_each_file_before_its_own() {
         let file = |path: &str, rows, kind, dead_rows| {
-            let file = FileEntry { path: path.to_owned(), rows, bytes: 0, checksum: String::new() };
+            let file = FileEntry { path: path.to_owned(), rows, bytes: 0, checksum: String::new(), data_key: None };
             DataFile { dead_rows, ..data_file(file, kind) }
         };
         let rows = |rows| file("", rows, FileKind::Rows, 0);

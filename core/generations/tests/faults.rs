@@ -70,7 +70,7 @@ fn result(folder: &Path) -> BTreeMap<[u8; 16], i64> {
     let state = StateDir::create(folder.join("state")).unwrap();
     let people = People::new(state.clone(), Arc::new(open_or_create_keys(&state, &master()).unwrap()));
     let head = Ledger::load(folder).head.unwrap();
-    assert!(people.verify(&head).unwrap().is_empty());
+    assert!(people.verify(&head).unwrap().damages.is_empty());
     contents(people.open(&head).unwrap().live("records/pos", None).unwrap())
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use reunion_model::TaskId;
-use reunion_model::plugin::{ChannelTraits, DispatchInfo, Finding, Item, PluginError, ReadRequest};
+use reunion_model::plugin::{ChannelTraits, DispatchInfo, Finding, HttpRequest, Item, PluginError, ReadRequest};
 use reunion_model::task::{Outcome, Verdict};
 
 /// What goes along with a call.
@@ -104,6 +104,14 @@ pub trait ChannelConnector: Send + Sync {
     /// See [`SourceConnector::check`].
     fn poll(&self, options: &CallOptions, state: Option<&Value>) -> Result<Box<dyn PollStream>, PluginError>;
 
+    /// Has the channel answer a request from outside. May run beside everything else; no more of them at the same
+    /// time than [`reunion_model::limits::CALLBACKS_AT_ONCE_MAX`]. The events are to be stored before the answer is sent.
+    ///
+    /// # Errors
+    /// Invalid config where its manifest does not say that it takes any; unavailable where there are too many at
+    /// the same time; and see [`SourceConnector::check`].
+    fn callback(&self, options: &CallOptions, request: &HttpRequest) -> Result<Callback, PluginError>;
+
     /// Stops it.
     fn canceller(&self) -> Canceller;
 }
@@ -134,6 +142,26 @@ pub trait ReceiptStream: Send {
     /// The tasks that have no receipt so far, in the dispatch's order. After the end, or an error, their
     /// fate is unknown.
     fn unanswered(&self) -> Vec<TaskId>;
+}
+
+/// What a channel answers to a request from outside, checked: it can be sent as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Callback {
+    /// 200 to 599.
+    pub status: u16,
+    /// Names, which are tokens, and values of printable ASCII. None of the connection's.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// What the request told of tasks.
+    pub events: Vec<Event>,
+}
+
+/// Without what it holds.
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callback").field("status", &self.status).field("events", &self.events.len()).finish_non_exhaustive()
+    }
 }
 
 /// What a channel reports of a task later on.

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType, UInt64Type};
 
+use reunion_model::limits::{
+    BATCH_ROWS_MAX, CALLBACK_BODY_BYTES_MAX, CALLBACK_EVENTS_BYTES_MAX, CALLBACK_HEAD_BYTES_MAX, CALLBACK_HEADERS_MAX,
+};
 use reunion_model::plugin::rejected_schema;
 use reunion_model::task::{Outcome, Verdict, event_schema, receipt_schema};
 use reunion_model::{Reason, TaskId};
 
 use crate::text;
-use crate::{Event, Receipt};
+use crate::{Callback, Event, Receipt};
 
 /// The batch with exactly this schema. Names and types must be right; whether a column was declared
 /// nullable does not matter as long as nothing is null that may not be.
@@ -92,6 +95,63 @@ pub(crate) fn events(batch: &RecordBatch) -> Result<Vec<Event>, String> {
     (0..batch.num_rows()).map(row).collect()
 }
 
+/// Headers that say how an answer travels: those are the host's.
+const HEADERS_OF_THE_HOST: [&str; 8] =
+    ["connection", "content-length", "date", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// An answer to a request as the plugin gave it, or as it came from a worker.
+#[derive(Default)]
+pub(crate) struct RawAnswer {
+    pub(crate) status: i32,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) events: Option<RecordBatch>,
+}
+
+/// The answer to a request.
+pub(crate) fn callback(answer: RawAnswer) -> Result<Callback, String> {
+    let RawAnswer { status, headers, body, events } = answer;
+    let status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
+    let status = status.ok_or("an answer has a status that is not within 200 to 599")?;
+    if body.len() > CALLBACK_BODY_BYTES_MAX {
+        return Err(format!("an answer has a body of {} bytes, and {CALLBACK_BODY_BYTES_MAX} are the limit", body.len()));
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers.len() > CALLBACK_HEADERS_MAX || bytes > CALLBACK_HEAD_BYTES_MAX {
+        let found = format!("{} headers of {bytes} bytes", headers.len());
+        return Err(format!("an answer has {found}, and {CALLBACK_HEADERS_MAX} of {CALLBACK_HEAD_BYTES_MAX} are the limit"));
+    }
+    headers.iter().try_for_each(|(name, value)| header(name, value))?;
+    let events = events.as_ref().map(events_of_a_callback).transpose()?.unwrap_or_default();
+    Ok(Callback { status, headers, body, events })
+}
+
+/// What is wrong with a header, if anything is. The name may be shown, and the value not.
+fn header(name: &str, value: &str) -> Result<(), String> {
+    let shown = text::tidy(&text::cut(name));
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_of_token) {
+        return Err("an answer has a header whose name is none".to_owned());
+    }
+    if HEADERS_OF_THE_HOST.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        return Err(format!("an answer has the header {shown}, which is the host's to set"));
+    }
+    if !value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
+        return Err(format!("an answer has a value of the header {shown} that is not of printable ASCII"));
+    }
+    Ok(())
+}
+
+fn events_of_a_callback(batch: &RecordBatch) -> Result<Vec<Event>, String> {
+    let size = |column: &arrow::array::ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(usize::MAX);
+    let bytes = batch.columns().iter().fold(0, |sum: usize, column| sum.saturating_add(size(column)));
+    if batch.num_rows() > BATCH_ROWS_MAX || bytes > CALLBACK_EVENTS_BYTES_MAX {
+        let found = format!("{} events of {bytes} bytes", batch.num_rows());
+        return Err(format!("an answer has {found}, and {BATCH_ROWS_MAX} of {CALLBACK_EVENTS_BYTES_MAX} are the limit"));
+    }
+    events(batch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +197,64 @@ mod tests {
         a receipt has a task_id in row 0 that is no task's: 32 hex digits are
         receipts: Invalid argument error: Column 'task_id' is declared as non-nullable but contains null values
         receipts have the columns [task_id Utf8, verdict Utf8], and should have [task_id Utf8, verdict Utf8, retry_after_ms UInt64, code Utf8, message Utf8]
+        "#);
+    }
+
+    fn events_of(outcome: &str, rows: usize, note: &str) -> RecordBatch {
+        use arrow::array::TimestampMicrosecondArray;
+        let text = |value: &str| Arc::new(StringArray::from(vec![value; rows])) as ArrayRef;
+        let at: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![None; rows]).with_timezone("UTC"));
+        let id = TaskId([7; 16]).to_string();
+        let columns = vec![text("e1"), text(&id), text(outcome), at, text(note)];
+        RecordBatch::try_new(event_schema(), columns).expect("the columns of events")
+    }
+
+    #[test]
+    fn an_answer_that_can_be_sent_is_taken_as_it_is() {
+        let headers = vec![("content-type".to_owned(), "text/plain; charset=utf-8".to_owned())];
+        let events = Some(events_of("added", 1, "13900001201"));
+        let answer = callback(RawAnswer { status: 200, headers: headers.clone(), body: b"ok".to_vec(), events }).expect("right");
+        assert_eq!((answer.status, &answer.headers, answer.body.as_slice()), (200, &headers, b"ok".as_slice()));
+        assert_eq!((answer.events.len(), answer.events[0].outcome), (1, Outcome::Added));
+        assert_eq!(format!("{answer:?}"), "Callback { status: 200, events: 1, .. }");
+    }
+
+    #[test]
+    fn what_no_answer_can_be_is_refused_without_its_values() {
+        let ok = || RawAnswer { status: 200, ..RawAnswer::default() };
+        let header = |name: &str, value: &str| RawAnswer { headers: vec![(name.to_owned(), value.to_owned())], ..ok() };
+        let events = |outcome: &str, rows: usize, note: &str| RawAnswer { events: Some(events_of(outcome, rows, note)), ..ok() };
+        let all = [
+            RawAnswer { status: 101, ..ok() },
+            RawAnswer { status: -1, ..ok() },
+            RawAnswer { body: vec![0; CALLBACK_BODY_BYTES_MAX + 1], ..ok() },
+            RawAnswer { headers: vec![("x".to_owned(), "y".to_owned()); CALLBACK_HEADERS_MAX + 1], ..ok() },
+            header("x", &"y".repeat(40_000)),
+            header("", "y"),
+            header("x y", "13900001201"),
+            header("x", "13900001201\r\nset-cookie: a"),
+            header("x", "王"),
+            header("Content-Length", "5"),
+            events("gone", 1, ""),
+            events("added", BATCH_ROWS_MAX + 1, ""),
+            events("added", 50, &"n".repeat(100_000)),
+        ];
+        let all = all.map(callback);
+        let rules: Vec<_> = all.into_iter().map(|rule| rule.expect_err("refused")).collect();
+        insta::assert_snapshot!(rules.join("\n"), @r#"
+        an answer has a status that is not within 200 to 599
+        an answer has a status that is not within 200 to 599
+        an answer has a body of 1048577 bytes, and 1048576 are the limit
+        an answer has 65 headers of 130 bytes, and 64 of 32768 are the limit
+        an answer has 1 headers of 40001 bytes, and 64 of 32768 are the limit
+        an answer has a header whose name is none
+        an answer has a header whose name is none
+        an answer has a value of the header x that is not of printable ASCII
+        an answer has a value of the header x that is not of printable ASCII
+        an answer has the header Content-Length, which is the host's to set
+        an event has the outcome "gone", which is none
+        an answer has 8193 events of 517200 bytes, and 8192 of 4194304 are the limit
+        an answer has 50 events of 5003173 bytes, and 8192 of 4194304 are the limit
         "#);
     }
 }

@@ -38,10 +38,10 @@ mod wire;
 mod worker;
 
 pub use connector::{
-    CallOptions, Canceller, ChannelConnector, Event, ItemStream, PollStream, Polled, Receipt, ReceiptStream, SourceConnector,
+    CallOptions, Callback, Canceller, ChannelConnector, Event, ItemStream, PollStream, Polled, Receipt, ReceiptStream, SourceConnector,
 };
 pub use library::{LoadError, Plugin};
 pub use quarantine::Quarantined;
 pub use search::{Listed, Plugins, file_name as library_name};
-pub use supervise::{COMMAND as WORKER_COMMAND, ComponentSpec, Health, HealthState, Isolation, Limits};
+pub use supervise::{COMMAND as WORKER_COMMAND, ComponentSpec, Health, HealthState, Isolation, Limits, Part};
 pub use worker::main as worker_main;

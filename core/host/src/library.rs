@@ -257,6 +257,8 @@ pub(crate) struct ChannelFunctions {
     pub(crate) check: abi::CheckFn,
     pub(crate) push: abi::PushFn,
     pub(crate) poll: abi::PollFn,
+    /// There where the manifest says so.
+    pub(crate) callback: Option<abi::CallbackFn>,
 }
 
 impl Plugin {
@@ -397,7 +399,7 @@ fn load(path: &Path, kind: PluginKind, name: &str) -> Result<(Manifest, Arc<Load
     }
     let table = enter(path, &library)?;
     // SAFETY: the entry function has filled the table in by the contract, which the version vouches for.
-    let functions = unsafe { Functions::take(&table, manifest.kind) };
+    let functions = unsafe { Functions::take(&table, &manifest) };
     let functions = functions.map_err(|missing| LoadError::Incomplete { path: path.to_owned(), missing })?;
     // The functions are used as long as the process lives.
     std::mem::forget(library);
@@ -471,15 +473,22 @@ impl Functions {
     ///
     /// # Safety
     /// The table must be filled in by the contract: its pointers null, or leading to static tables.
-    unsafe fn take(table: &abi::Plugin, kind: PluginKind) -> Result<Self, &'static str> {
+    unsafe fn take(table: &abi::Plugin, manifest: &Manifest) -> Result<Self, &'static str> {
         if table.size < abi::Plugin::SIZE_1_0 {
             return Err("its table is smaller than that of version 1.0");
         }
-        // SAFETY: the caller's promise.
-        let (source, channel) = unsafe { (table.source.as_ref(), table.channel.as_ref()) };
-        let kind = match kind {
-            PluginKind::Source => KindFunctions::Source(SourceFunctions::take(source.ok_or("it has no table of a source")?)?),
-            PluginKind::Channel => KindFunctions::Channel(ChannelFunctions::take(channel.ok_or("it has no table of a channel")?)?),
+        let kind = match manifest.kind {
+            PluginKind::Source => {
+                // SAFETY: the caller's promise.
+                let table = unsafe { table.source.as_ref() };
+                KindFunctions::Source(SourceFunctions::take(table.ok_or("it has no table of a source")?)?)
+            }
+            PluginKind::Channel if table.channel.is_null() => return Err("it has no table of a channel"),
+            PluginKind::Channel => {
+                // SAFETY: the caller's promise; one of version 1.0 ends before today's does.
+                let table = unsafe { ChannelTable::read(table.channel) };
+                KindFunctions::Channel(ChannelFunctions::take(&table, manifest.capabilities.callback)?)
+            }
         };
         Ok(Self {
             create: table.create.ok_or("it has no function create")?,
@@ -504,15 +513,19 @@ impl SourceFunctions {
 }
 
 impl ChannelFunctions {
-    fn take(table: &ChannelTable) -> Result<Self, &'static str> {
+    fn take(table: &ChannelTable, takes_callbacks: bool) -> Result<Self, &'static str> {
         if table.size < ChannelTable::SIZE_1_0 {
             return Err("its table of a channel is smaller than that of version 1.0");
+        }
+        if takes_callbacks && table.callback.is_none() {
+            return Err("its manifest says callback, and it has no function callback");
         }
         Ok(Self {
             describe: table.describe.ok_or("it has no function describe")?,
             check: table.check.ok_or("it has no function check")?,
             push: table.push.ok_or("it has no function push")?,
             poll: table.poll.ok_or("it has no function poll")?,
+            callback: table.callback.filter(|_| takes_callbacks),
         })
     }
 }

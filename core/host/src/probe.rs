@@ -14,7 +14,8 @@ use std::ptr;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use reunion_abi::{
-    self as abi, Buf, CheckFn, ENTRY_SYMBOL, EntryFn, FFI_ArrowSchema, Host, MANIFEST_SYMBOL, ManifestFn, Str, Stream, log_level,
+    self as abi, Buf, Bytes, ChannelTable, CheckFn, ENTRY_SYMBOL, EntryFn, FFI_ArrowSchema, Host, MANIFEST_SYMBOL, ManifestFn, Str, Stream,
+    log_level,
 };
 use reunion_model::limits::{CONTROL_BYTES_MAX, ERROR_TEXT_BYTES_MAX};
 use serde_json::Value;
@@ -219,8 +220,7 @@ impl RawInstance {
                 answers.push(("read", status));
             }
         }
-        // SAFETY: a table of the contract, or none.
-        if let Some(channel) = unsafe { self.table.channel.as_ref() } {
+        if let Some(channel) = self.channel() {
             let mut traits = Buf::empty();
             if let Some(describe) = channel.describe {
                 // SAFETY: as in `check`.
@@ -232,16 +232,39 @@ impl RawInstance {
                 let status = unsafe { poll(self.handle, &raw const call, Str::EMPTY, &raw mut stream, &raw mut error) };
                 answers.push(("poll", status));
             }
+            if let Some(callback) = channel.callback {
+                let (request, mut answer, mut error) = (request(), abi::HttpAnswer::empty(), abi::Error::empty());
+                // SAFETY: as in `check`.
+                let status = unsafe { callback(self.handle, &raw const call, &raw const request, &raw mut answer, &raw mut error) };
+                answers.push(("callback", status));
+            }
         }
         // While the call is still valid.
         drop(stream);
         answers
     }
 
+    /// `callback` with structs of the request and the answer that are said to have so many bytes, or as many as they have;
+    /// nothing where there is no such function.
+    pub fn callback(&mut self, request_bytes: Option<u32>, answer_bytes: Option<u32>) -> Option<i32> {
+        let callback = self.channel()?.callback?;
+        let call = call("verify", None);
+        let request = abi::HttpRequest { size: request_bytes.unwrap_or(abi::HttpRequest::SIZE_1_1), ..request() };
+        let (mut answer, mut error) = (abi::HttpAnswer::empty(), abi::Error::empty());
+        answer.size = answer_bytes.unwrap_or(answer.size);
+        // SAFETY: as in `check`.
+        Some(unsafe { callback(self.handle, &raw const call, &raw const request, &raw mut answer, &raw mut error) })
+    }
+
+    fn channel(&self) -> Option<ChannelTable> {
+        // SAFETY: a table of the contract, or none.
+        (!self.table.channel.is_null()).then(|| unsafe { ChannelTable::read(self.table.channel) })
+    }
+
     fn check_function(&self) -> Option<CheckFn> {
-        // SAFETY: tables of the contract, or none.
-        let (source, channel) = unsafe { (self.table.source.as_ref(), self.table.channel.as_ref()) };
-        source.and_then(|table| table.check).or(channel.and_then(|table| table.check))
+        // SAFETY: a table of the contract, or none.
+        let source = unsafe { self.table.source.as_ref() };
+        source.and_then(|table| table.check).or_else(|| self.channel()?.check)
     }
 }
 
@@ -262,6 +285,19 @@ fn call(run_id: &str, bytes: Option<u32>) -> abi::Call {
         run_id: Str::borrow(run_id),
         cancelled: Some(never),
         private_data: ptr::null_mut(),
+    }
+}
+
+/// A request that says nothing.
+fn request() -> abi::HttpRequest {
+    abi::HttpRequest {
+        size: abi::HttpRequest::SIZE_1_1,
+        reserved: 0,
+        method: Str::borrow("GET"),
+        path: Str::EMPTY,
+        query: Str::EMPTY,
+        headers_json: Str::borrow("[]"),
+        body: Bytes::borrow(b""),
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::library::{LoadError, Plugin, Stamp};
 use crate::quarantine::{self, Quarantined};
-use crate::supervise::{self, Component, ComponentSpec, Health, RemoteChannel, RemoteSource, ScanError, Supervisor};
+use crate::supervise::{self, Component, ComponentSpec, Health, Part, RemoteChannel, RemoteSource, ScanError, Supervisor};
 use crate::{ChannelConnector, SourceConnector};
 
 const KINDS: [PluginKind; 2] = [PluginKind::Source, PluginKind::Channel];
@@ -184,8 +184,8 @@ impl Plugins {
     }
 
     /// What is known of a component's worker, in this process or another; `None` where nothing is.
-    pub fn health(&self, kind: PluginKind, component: &str) -> Option<Health> {
-        self.hosting.supervisor.dir().and_then(|dir| Health::read(dir, kind, component))
+    pub fn health(&self, kind: PluginKind, component: &str, part: Part) -> Option<Health> {
+        self.hosting.supervisor.dir().and_then(|dir| Health::read(dir, kind, component, part))
     }
 
     /// Makes a source, and starts its worker. `config` is its `with` table, with its secrets in it.

@@ -192,6 +192,11 @@ impl KeyRing {
         self.current
     }
 
+    /// Every version that the state has, ascending.
+    pub fn versions(&self) -> impl Iterator<Item = u32> {
+        self.data.keys().copied()
+    }
+
     /// The AES-256 key of Parquet files of this version; `None` where the state has no such version.
     pub fn file_key(&self, version: u32) -> Option<Zeroizing<[u8; 32]>> {
         self.data.get(&version).map(|key| derive(key, "reunion files v1"))

@@ -109,6 +109,9 @@ pub enum LedgerError {
         /// The limit.
         bytes_max: usize,
     },
+    /// What was to be decided is no decision about two groups of records.
+    #[error("this is no decision about who is who: {0}; nothing was stored")]
+    NoDecision(String),
     /// A sealed value that does not open: the row was changed, or the key is another one.
     #[error("{what} in the ledger does not open; see that the master key is that of this state")]
     Sealed {

@@ -1,7 +1,8 @@
 //! Facts: suppressions and links, each with its number in the order of commits, and the audit of what
-//! operators did.
+//! operators did. Decisions about who is who, facts too, have a file of their own.
 
-use reunion_model::{ContactId, Phone, TaskId};
+use reunion_model::task::Outcome;
+use reunion_model::{ContactId, Decision, Phone, TaskId};
 use sqlx::AssertSqlSafe;
 
 use crate::Ledger;
@@ -27,6 +28,24 @@ pub struct Suppression {
     pub until_us: Option<i64>,
     /// Who recorded it.
     pub set_by: String,
+}
+
+impl Suppression {
+    /// Whether it speaks of the number alone, and not of the person: a wrong number says nothing of the member's others.
+    pub fn is_of_the_number_alone(&self) -> bool {
+        is_of_the_number_alone(&self.reason)
+    }
+}
+
+impl NewSuppression {
+    /// See [`Suppression::is_of_the_number_alone`].
+    pub fn is_of_the_number_alone(&self) -> bool {
+        is_of_the_number_alone(&self.reason)
+    }
+}
+
+fn is_of_the_number_alone(reason: &str) -> bool {
+    reason == Outcome::WrongNumber.name()
 }
 
 /// A suppression to record.
@@ -70,6 +89,9 @@ pub struct Facts {
     pub suppressions: Vec<Suppression>,
     /// Who is linked.
     pub links: Vec<Link>,
+    /// What operators decided about who is who, as far as no later decision has taken it back; of one that was cut by
+    /// a later one several parts, under its id.
+    pub decisions: Vec<Decision>,
 }
 
 /// Something that an operator did.
@@ -101,7 +123,8 @@ impl Ledger {
         let suppressions = tx.rows(AssertSqlSafe(format!("{SUPPRESSIONS} order by seq")), args![], read_suppression).await?;
         let sql = "select seq, contact, channel, since_us, task_id from links where lifted_seq is null order by seq";
         let links = tx.rows(sql, args![], read_link).await?;
-        Ok(Facts { seq: seq.unwrap_or_default(), suppressions, links })
+        let decisions = tx.decisions_in_force().await?;
+        Ok(Facts { seq: seq.unwrap_or_default(), suppressions, links, decisions })
     }
 
     /// Puts a phone on the suppression list. False where the same source gave the same reason before
@@ -128,6 +151,15 @@ impl Ledger {
         let mut tx = self.store.read("list suppressions").await?;
         let (condition, args) = contact.map_or_else(|| ("", args![]), |contact| (" and contact = $1", args![contact]));
         tx.rows(AssertSqlSafe(format!("{SUPPRESSIONS}{condition} order by seq")), args, read_suppression).await
+    }
+
+    /// The suppressions that came after the fact of this number and hold, oldest first.
+    ///
+    /// # Errors
+    /// [`crate::LedgerError::Store`].
+    pub async fn suppressions_since(&self, seq: u64) -> Result<Vec<Suppression>> {
+        let mut tx = self.store.read("list new suppressions").await?;
+        tx.rows(AssertSqlSafe(format!("{SUPPRESSIONS} and seq > $1 order by seq")), args![seq], read_suppression).await
     }
 
     /// Takes a phone off the suppression list, whoever put it there. Returns how many entries there were.

@@ -1,7 +1,7 @@
 //! The chain of generations: its head, the commit that moves it, and the way back.
 
 use reunion_model::threads::on_all_cores;
-use reunion_model::{Gate, MemberId, PullId, RunId, TaskId, TaskState};
+use reunion_model::{ContactId, Gate, MemberId, PullId, RunId, TaskId, TaskState};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
@@ -59,6 +59,9 @@ pub struct GenerationCommit {
     pub regate: Vec<(TaskId, Gate)>,
     /// Members that became part of others: tasks of the first belong to the second from now on.
     pub forwards: Vec<(MemberId, MemberId)>,
+    /// Contact points that left a member with the records that were split off: its tasks there, after the forwards
+    /// were followed, belong to the new member from now on.
+    pub moved: Vec<(MemberId, ContactId, MemberId)>,
     /// The sources and campaigns that it was made with.
     pub components: Vec<Component>,
     /// The run's counts.
@@ -148,6 +151,10 @@ impl Ledger {
         let forwards = commit.forwards.iter().map(|(from, into)| args![*from, *into]);
         tx.bulk("update tasks set member = v.column2 from (values {values}) as v where tasks.member = v.column1", &args![], forwards)
             .await?;
+        let moved = commit.moved.iter().map(|(from, contact, into)| args![*from, *contact, *into]);
+        let sql = "update tasks set member = v.column3 from (values {values}) as v \
+             where tasks.member = v.column1 and tasks.contact = v.column2";
+        tx.bulk(sql, &args![], moved).await?;
         let regate = commit.regate.iter().map(|(task_id, gate)| Move::because(*task_id, gate.code())).collect();
         let regated = tx.move_tasks(TaskState::Cancelled, false, regate, commit.now_us).await?;
         tx.plan(&commit.tasks, payloads, commit.generation, commit.clock_us, commit.now_us).await?;

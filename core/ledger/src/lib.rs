@@ -1,7 +1,7 @@
 //! The ledger: everything that this project did and was told, as rows that only move forward.
 //!
 //! Runs, pulls and their segments, the head of the chain of generations, tasks and what became of
-//! them, suppressions, links, and the arms of control groups. It is the only place that speaks SQL
+//! them, suppressions, links, operators' decisions, and the arms of control groups. It is the only place that speaks SQL
 //! to our own store. [`Ledger`] has one method for each intent, and each writing method is one
 //! transaction: a kill at any moment leaves all of it or nothing.
 //!
@@ -12,7 +12,7 @@
 //!
 //! - **Fence.** Writes of the people side show a [`Lease`]; each compares its fence with the ledger's
 //!   inside its own transaction, so a holder that was overtaken can do no harm.
-//! - **Facts** (suppressions, links) carry a number from one counter that is raised in their own
+//! - **Facts** (suppressions, links, decisions about who is who) carry a number from one counter that is raised in their own
 //!   transaction, so that the order of numbers is the order of commits.
 //! - **Tasks** move only as [`reunion_model::TaskState::next`] allows; the guard stands in the SQL of
 //!   every move.
@@ -20,6 +20,7 @@
 //!   states are sealed with the state's data key, each for its own row.
 
 mod components;
+mod decisions;
 mod dispatch;
 mod error;
 mod facts;
@@ -38,6 +39,7 @@ mod tasks;
 mod touches;
 
 pub use components::{Component, ComponentKind, ComponentState};
+pub use decisions::{DecisionRecord, NewDecision, Withdrawal};
 pub use dispatch::{Claimed, Dispatch, DispatchTask, Due, Group};
 pub use error::{LedgerError, Result};
 pub use facts::{Audit, Facts, Link, NewSuppression, Suppression};

@@ -20,8 +20,11 @@ use crate::lease::LEASE_TTL;
 use crate::sql::{Store, args};
 
 /// The schema's versions, oldest first. A version that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "start", include_str!("../migrations/1_start.sql")), (2, "forget", include_str!("../migrations/2_forget.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "start", include_str!("../migrations/1_start.sql")),
+    (2, "forget", include_str!("../migrations/2_forget.sql")),
+    (3, "decisions", include_str!("../migrations/3_decisions.sql")),
+];
 
 /// A writer of another process is waited for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,7 +6,7 @@
 
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use reunion_model::{ContactId, DispatchId, MemberId, PullId, RunId, TaskId, fault};
+use reunion_model::{ContactId, DecisionId, DispatchId, MemberId, PullId, RecordKey, RunId, TaskId, fault};
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction};
@@ -359,6 +359,8 @@ arg_from! {
     DispatchId => Bytes(|value| value.0.to_vec()),
     RunId => Bytes(|value| value.0.to_vec()),
     PullId => Bytes(|value| value.0.to_vec()),
+    DecisionId => Bytes(|value| value.0.to_vec()),
+    &[RecordKey] => Bytes(|keys| keys.iter().flat_map(|key| key.0).collect()),
 }
 
 fn sqlite(args: Args) -> SqliteArguments {
@@ -477,6 +479,11 @@ impl Row {
         bytes.chunks(16).map(id).collect()
     }
 
+    /// The ids that stand one behind the other in a value.
+    pub fn ids_in_a_row<T: Id>(&self, at: usize) -> Result<Vec<T>> {
+        self.bytes(at)?.chunks(16).map(id).collect()
+    }
+
     fn null(&self, at: usize) -> LedgerError {
         LedgerError::Damaged { what: "a row", detail: format!("its value {} is missing ({})", at + 1, self.doing) }
     }
@@ -501,7 +508,7 @@ macro_rules! ids {
     )+};
 }
 
-ids! { TaskId MemberId ContactId DispatchId RunId PullId }
+ids! { TaskId MemberId ContactId DispatchId RunId PullId DecisionId RecordKey }
 
 impl Id for [u8; 16] {
     fn from_bytes(bytes: [u8; 16]) -> Self {

@@ -49,7 +49,7 @@ macro_rules! gates {
 
 gates! {
     /// The member, the phone, or the merge that held the task is gone.
-    Gone = "gone", Permanent: "the member left the data, lost the phone, or is in quarantine now",
+    Gone = "gone", Permanent: "the member left the data, has another phone now, or is in quarantine",
     /// No longer in the campaign's audience. Only for tasks that are open already.
     NotInAudience = "not_in_audience", Permanent: "the member no longer matches the campaign's audience",
     /// The campaign is off or retired. Only for tasks that are open already.
@@ -57,7 +57,7 @@ gates! {
     /// In the control group now. Only for tasks that are open already.
     Control = "control", Permanent: "the phone belongs to the campaign's control group since its member was merged with another",
     /// On the suppression list, marked as not to be contacted by a source, or refused by the member.
-    Suppressed = "suppressed", Permanent: "the phone is on the suppression list, a source says not to contact this member, or the member said no to this campaign",
+    Suppressed = "suppressed", Permanent: "the phone or another number of the member is on the suppression list, a source says not to contact this member, or the member said no to this campaign",
     /// The channel needs a consent that is not there.
     NoConsent = "no_consent", Permanent: "the channel needs the member's consent with evidence, and there is none",
     /// Every touch that the campaign allows was made.
@@ -65,7 +65,7 @@ gates! {
     /// Another member of the audience has the same phone and comes first.
     SameContact = "same_contact", Permanent: "another member with the same phone gets the task: one phone is touched once",
     /// A task for this touch is open or waits for its outcome.
-    InProgress = "in_progress", Temporary: "a task of this campaign for this phone is still open",
+    InProgress = "in_progress", Temporary: "a task of this campaign for this phone, or another number of the member, is still open",
     /// The last touch was less than `gap_days` ago.
     Gap = "gap", Temporary: "the last touch was less than gap_days ago",
     /// The member's data is older than `max_age_hours`.

@@ -83,6 +83,10 @@ id! {
     DispatchId
 }
 id! {
+    /// What an operator decided about who is who. Random.
+    DecisionId
+}
+id! {
     /// One execution of a pipeline. Random.
     RunId
 }

@@ -5,6 +5,7 @@
 //! is a decimal with two places, every id is sixteen bytes shown as thirty-two hex digits.
 
 pub mod consent;
+pub mod decision;
 pub mod fault;
 pub mod gate;
 pub mod ids;
@@ -18,8 +19,9 @@ pub mod task;
 pub mod threads;
 
 pub use consent::{Consent, Purpose};
+pub use decision::{Decision, DecisionKind, DecisionSource};
 pub use gate::{Gate, GateKind};
-pub use ids::{ContactId, DispatchId, MemberId, PullId, RecordKey, RunId, TaskId};
+pub use ids::{ContactId, DecisionId, DispatchId, MemberId, PullId, RecordKey, RunId, TaskId};
 pub use phone::Phone;
 pub use quarantine::Reason;
 pub use task::{TaskState, Verdict};

@@ -1,5 +1,6 @@
 //! A usable phone number, held so that it cannot reach a log by accident.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A phone number as the digits of its E.164 form, country code first: `8613800138000`.
@@ -68,6 +69,39 @@ pub fn mask(text: &str) -> String {
     }
 }
 
+/// Phones as one text: the digits of their E.164 forms, ascending, each once, with commas between them. `None` where
+/// there are none. Personal data.
+pub fn list(phones: impl IntoIterator<Item = Phone>) -> Option<String> {
+    let phones: BTreeSet<u64> = phones.into_iter().map(Phone::e164_digits).collect();
+    let texts: Vec<String> = phones.iter().map(u64::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
+
+/// The phones of a text that [`list`] made.
+pub fn from_list(text: &str) -> impl Iterator<Item = Phone> + '_ {
+    text.split(',').filter_map(|digits| digits.parse().ok()).map(Phone::from_e164_digits)
+}
+
+/// A free text in which every run of eleven or more digits is masked, for it may be a phone number.
+pub fn mask_numbers(text: &str) -> String {
+    let is_digit = |character: char| character.is_ascii_digit() || ('０'..='９').contains(&character);
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_digit) {
+        let run = &rest[start..];
+        let length = run.find(|character| !is_digit(character)).unwrap_or(run.len());
+        masked.push_str(&rest[..start]);
+        let digits = &run[..length];
+        if digits.chars().count() >= 11 {
+            masked.push_str(&mask(digits))
+        } else {
+            masked.push_str(digits)
+        }
+        rest = &run[length..];
+    }
+    masked + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +128,22 @@ mod tests {
         assert_eq!(mask("12345678"), "1****");
         assert_eq!(mask("王小明"), "王****");
         assert_eq!(mask("无"), "****");
+    }
+
+    #[test]
+    fn a_list_of_phones_is_read_as_it_was_written() {
+        let phones = [13900000002, 13900000001, 13900000002].map(Phone::from_china_mobile);
+        let text = list(phones).expect("two phones");
+        assert_eq!(text, "8613900000001,8613900000002");
+        assert_eq!(from_list(&text).collect::<Vec<_>>(), [phones[1], phones[0]]);
+        assert_eq!((list([]), from_list("").count()), (None, 0));
+    }
+
+    #[test]
+    fn numbers_in_a_free_text_are_hidden() {
+        assert_eq!(mask_numbers("same as 13800138000, card 12345"), "same as 138****8000, card 12345");
+        assert_eq!(mask_numbers("8613800138000与１３８００１３８００１"), "861****8000与１３８****８００１");
+        assert_eq!(mask_numbers("two cards"), "two cards");
+        assert_eq!(mask_numbers(""), "");
     }
 }

@@ -85,6 +85,17 @@ pub struct Capabilities {
     pub polls: bool,
     /// `poll` may run while `push` runs on the same instance.
     pub concurrent_poll: bool,
+    /// Channel: `callback` answers requests from outside. Since version 1.1 of the ABI; a host of 1.0 does not know the
+    /// key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub callback: bool,
+}
+
+impl Capabilities {
+    /// The least minor version of the ABI that has all of this.
+    pub const fn minor_needed(&self) -> u32 {
+        if self.callback { 1 } else { 0 }
+    }
 }
 
 /// What a channel does under the config it was created with: the document that `describe` returns.
@@ -134,6 +145,110 @@ pub struct DispatchInfo {
     pub ordinal: u32,
     /// The day of the run's clock in the config's timezone, `2026-03-25`.
     pub date: String,
+}
+
+/// A request of HTTP from outside, as it came. It may hold personal data and secrets, in every part.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HttpRequest {
+    /// `GET`, `POST` or another, as it came.
+    pub method: String,
+    /// What follows the channel's own address, percent-encoded as it came: empty, or beginning with `/`.
+    pub path: String,
+    /// What follows the `?`, percent-encoded as it came; empty where there is none.
+    pub query: String,
+    /// Names, in lower case, and values. A name may be there more than once; its values are in the order in which they
+    /// came.
+    pub headers: Vec<(String, String)>,
+    /// The body's bytes, as they came. Not part of the document; it travels beside it.
+    #[serde(skip)]
+    pub body: Vec<u8>,
+}
+
+impl HttpRequest {
+    /// The first value of a header; `name` in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of this name in the query, decoded: `%2B` is a plus, and a plus a space. `None` where there is
+    /// none, or it is no text.
+    pub fn query_value(&self, name: &str) -> Option<String> {
+        let pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let mut values = pairs.filter(|(known, _)| percent_decoded(known).as_deref() == Some(name.as_bytes())).map(|(_, value)| value);
+        String::from_utf8(percent_decoded(values.next()?)?).ok()
+    }
+}
+
+/// Without what it holds.
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRequest").field("method", &self.method).field("body_bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+/// A part of a query, decoded; `None` where a percent sign begins no byte.
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            other => other,
+        });
+    }
+    Some(decoded)
+}
+
+/// What a channel answers to an [`HttpRequest`].
+#[derive(Clone, PartialEq, Default)]
+pub struct HttpAnswer {
+    /// 200 to 599.
+    pub status: u16,
+    /// Names and values. Those that say how the body travels are the host's.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// What the request told of tasks, as [`crate::task::event_schema`] has it. Stored before the answer is sent.
+    pub events: Option<RecordBatch>,
+}
+
+impl HttpAnswer {
+    /// This status and nothing else.
+    pub fn status(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With a body of this type, such as `text/plain`.
+    #[must_use]
+    pub fn body(self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..self.header("content-type", content_type) }
+    }
+
+    /// With events.
+    #[must_use]
+    pub fn events(mut self, events: RecordBatch) -> Self {
+        self.events = Some(events);
+        self
+    }
+}
+
+/// Without what it holds.
+impl fmt::Debug for HttpAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let events = self.events.as_ref().map_or(0, RecordBatch::num_rows);
+        f.debug_struct("HttpAnswer").field("status", &self.status).field("events", &events).finish_non_exhaustive()
+    }
 }
 
 /// The class of an error. It decides what happens to the component, never what happens to a task.
@@ -385,6 +500,40 @@ mod tests {
             assert_eq!(ErrorClass::from_code(class.code()), class);
         }
         assert_eq!(ErrorClass::from_code(-7), ErrorClass::Internal);
+    }
+
+    #[test]
+    fn a_query_is_decoded() {
+        let request = HttpRequest {
+            query: "msg_signature=5c&echostr=P9n%2Bqx%3D%3D&name=a+b&name=c&flag&bad=%2&odd=%ff".into(),
+            ..HttpRequest::default()
+        };
+        let value = |name: &str| request.query_value(name);
+        assert_eq!(value("echostr").as_deref(), Some("P9n+qx=="));
+        assert_eq!((value("name").as_deref(), value("flag").as_deref()), (Some("a b"), Some("")));
+        assert_eq!((value("bad"), value("odd"), value("nonce")), (None, None, None));
+    }
+
+    #[test]
+    fn a_request_shows_nothing_of_what_it_holds() {
+        let secret = || "13900001201".to_owned();
+        let headers = vec![("authorization".to_owned(), secret())];
+        let request =
+            HttpRequest { method: "POST".into(), path: secret(), query: secret(), headers: headers.clone(), body: secret().into() };
+        let answer = HttpAnswer { headers, body: secret().into(), ..HttpAnswer::status(200) };
+        assert_eq!(
+            format!("{request:?} {answer:?}"),
+            r#"HttpRequest { method: "POST", body_bytes: 11, .. } HttpAnswer { status: 200, events: 0, .. }"#
+        );
+        assert_eq!(request.header("authorization"), Some("13900001201"));
+    }
+
+    #[test]
+    fn hosts_of_the_first_version_know_every_key_of_a_manifest_without_callbacks() {
+        let keys = |capabilities: &Capabilities| serde_json::to_value(capabilities).expect("plain types").get("callback").cloned();
+        assert_eq!((keys(&Capabilities::default()), Capabilities::default().minor_needed()), (None, 0));
+        let callback = Capabilities { callback: true, ..Capabilities::default() };
+        assert_eq!((keys(&callback), callback.minor_needed()), (Some(true.into()), 1));
     }
 
     #[test]

@@ -62,7 +62,9 @@ reasons! {
     /// More cards on this phone than `shared_phone.cards_max`.
     SharedPhone = "shared_phone": "the number stands on more cards than [identity.shared_phone] cards_max allows; it is probably a cashier's or the store's own",
     /// Cards with different names on one phone, under `policy = "quarantine"`.
-    SharedPhoneNames = "shared_phone_names": "cards with different names share the number, and [identity.shared_phone] policy is \"quarantine\"",
+    SharedPhoneNames = "shared_phone_names": "cards with different names or birthdays share the number, and [identity.shared_phone] policy is \"quarantine\"",
+    /// Somebody else has this phone now, and nothing else leads to the one who had it.
+    PhoneRecycled = "phone_recycled": "the number was silent for longer than [identity.shared_phone] recycled_after_days and then came with another name; it is somebody else's now",
     /// The column that tells rows apart is empty.
     RecordIdMissing = "record_id_missing": "the row has no record id, and without one it cannot be followed from run to run",
     /// A source without record ids has two rows with the same key columns.

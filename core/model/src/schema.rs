@@ -71,54 +71,150 @@ pub fn timestamp_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-/// How a member's value is chosen from the values of its records. Nulls never win; ties go to the
-/// record with the greater `updated_at`, then the smaller source name, then the smaller record id.
+/// How a member's value is chosen from the values of its records. Nulls never win, and where all are null the value is.
+/// Ties go to the record with the greater `updated_at`, then the smaller source name, then the smaller record id; a
+/// record without `updated_at` comes after those with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Survivorship {
     /// The value of the record with the greatest `updated_at`.
     MostRecent,
-    /// The value of the record with the smallest `created_at`.
+    /// The value that most records have.
+    MostFrequent,
+    /// The value of the record with the smallest `created_at`; one without comes after those with one.
     First,
+    /// The value of the source that stands first in a list; sources that are not in it come last.
+    SourcePriority,
     /// The smallest value.
     Min,
     /// The greatest value.
     Max,
     /// The sum of the values; numbers only.
     Sum,
-    /// The longest text.
+    /// The longest text, in characters.
     Longest,
+    /// Every value once, sorted and joined by a separator; texts only. What is a list already is split first.
+    Union,
     /// True if any value is true; booleans only.
     Any,
+    /// True if every value is true; booleans only.
+    All,
+    /// False before true; of texts, a word of refusal before any other, and a word of consent last: see
+    /// [`crate::Consent::from_word`].
+    MostRestrictive,
     /// The rule for consents: see [`crate::consent`]. For the consent columns only.
     Consent,
 }
 
 impl Survivorship {
+    /// The rules that a column may be given: all but that of the consent columns.
+    pub const CHOICES: [Self; 12] = [
+        Self::MostRecent,
+        Self::MostFrequent,
+        Self::First,
+        Self::SourcePriority,
+        Self::Min,
+        Self::Max,
+        Self::Sum,
+        Self::Longest,
+        Self::Union,
+        Self::Any,
+        Self::All,
+        Self::MostRestrictive,
+    ];
+
     /// The name in configs and docs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MostRecent => "most_recent",
+            Self::MostFrequent => "most_frequent",
             Self::First => "first",
+            Self::SourcePriority => "source_priority",
             Self::Min => "min",
             Self::Max => "max",
             Self::Sum => "sum",
             Self::Longest => "longest",
+            Self::Union => "union",
             Self::Any => "any",
+            Self::All => "all",
+            Self::MostRestrictive => "most_restrictive",
             Self::Consent => "consent",
+        }
+    }
+
+    /// Which value it gives, for the reference page.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::MostRecent => "of the row with the greatest `updated_at`",
+            Self::MostFrequent => "that most rows have; of values that as many rows have, the one of the most recent row",
+            Self::First => "of the row with the smallest `created_at`; a row without one comes last",
+            Self::SourcePriority => {
+                "of the source that stands first in `sources`; of that source, its most recent row. Sources that are not \
+                 in the list come after those that are, all alike"
+            }
+            Self::Min => "the smallest",
+            Self::Max => "the greatest",
+            Self::Sum => "the sum. One that does not fit the column is null and is counted",
+            Self::Longest => "the longest text, in characters",
+            Self::Union => {
+                "every value once, sorted by code point and joined by `separator`. A value with the separator in it is a \
+                 list, and is split first. A text of more than 4096 bytes is null and is counted"
+            }
+            Self::Any => "true if any is",
+            Self::All => "true if all are",
+            Self::MostRestrictive => {
+                "false before true, as `all` does. Of texts, a word of refusal (`withdrawn`, `false`, `no`, `否` …) before \
+                 any other, and a word of consent (`granted`, `true`, `yes`, `是` …) last"
+            }
+            Self::Consent => {
+                "per purpose: the latest explicit event wins between a grant with evidence and a withdrawal, an undated \
+                 withdrawal beats all, and unknown never overrides. Cannot be changed"
+            }
         }
     }
 
     /// Whether the rule makes sense for a column of this type.
     pub const fn fits(self, column: ColumnType) -> bool {
         match self {
-            Self::MostRecent | Self::First => true,
+            Self::MostRecent | Self::MostFrequent | Self::First | Self::SourcePriority => true,
             Self::Min | Self::Max => !matches!(column, ColumnType::Boolean),
             Self::Sum => matches!(column, ColumnType::Integer | ColumnType::Decimal),
-            Self::Longest => matches!(column, ColumnType::Text),
-            Self::Any => matches!(column, ColumnType::Boolean),
+            Self::Longest | Self::Union => matches!(column, ColumnType::Text),
+            Self::Any | Self::All => matches!(column, ColumnType::Boolean),
+            Self::MostRestrictive => matches!(column, ColumnType::Boolean | ColumnType::Text),
             Self::Consent => false,
         }
+    }
+}
+
+/// A rule with what some rules need beside their name: what `[identity.survivorship]` says of a column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The rule.
+    #[serde(rename = "rule")]
+    pub survivorship: Survivorship,
+    /// For [`Survivorship::SourcePriority`]: names of sources, the first before all others. Empty for other rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// For [`Survivorship::Union`]: what stands between two values, where it is not [`SEPARATOR`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separator: Option<String>,
+}
+
+/// What stands between the values of a [`Survivorship::Union`], unless the config says otherwise.
+pub const SEPARATOR: &str = ";";
+
+impl From<Survivorship> for Rule {
+    fn from(survivorship: Survivorship) -> Self {
+        Self { survivorship, sources: Vec::new(), separator: None }
+    }
+}
+
+impl Rule {
+    /// What stands between the values of a union.
+    pub fn separator(&self) -> &str {
+        self.separator.as_deref().unwrap_or(SEPARATOR)
     }
 }
 
@@ -238,6 +334,9 @@ pub const DERIVED: &[Derived] = &[
 
 /// Columns that every member has beside the canonical and the derived ones.
 pub const MEMBER_ID: &str = "member_id";
+/// Text, null where there are none: the phones of the member's records beside its phone, as [`crate::phone::list`]
+/// makes it. Personal data.
+pub const OTHER_PHONES: &str = "other_phones";
 /// The member's phone in rules and queries: E.164 digits as text in queries, never in samples.
 pub const PHONE: &str = "phone";
 
@@ -260,6 +359,28 @@ mod tests {
             let consent = column.name.contains("_consent");
             assert_eq!(column.survivorship == Survivorship::Consent, consent, "{}", column.name);
             assert!(consent || column.survivorship.fits(column.kind), "{}", column.name);
+        }
+    }
+
+    #[test]
+    fn every_type_has_rules_and_every_rule_a_type() {
+        let fits = |rule: Survivorship| ColumnType::ALL.into_iter().filter(move |kind| rule.fits(*kind));
+        assert!(Survivorship::CHOICES.into_iter().all(|rule| fits(rule).next().is_some()));
+        for kind in ColumnType::ALL {
+            assert!(Survivorship::CHOICES.into_iter().filter(|rule| rule.fits(kind)).count() >= 4, "{kind}");
+        }
+        assert!(!Survivorship::CHOICES.contains(&Survivorship::Consent));
+    }
+
+    #[test]
+    fn a_rule_is_stored_as_it_is_written_in_a_config() {
+        let text = |rule: &Rule| serde_json::to_string(rule).expect("JSON");
+        let plain = Rule::from(Survivorship::First);
+        assert_eq!(text(&plain), r#"{"rule":"first"}"#);
+        let full = Rule { sources: vec!["crm".to_owned()], separator: Some(",".to_owned()), ..Survivorship::SourcePriority.into() };
+        assert_eq!(text(&full), r#"{"rule":"source_priority","sources":["crm"],"separator":","}"#);
+        for rule in [plain, full] {
+            assert_eq!(serde_json::from_str::<Rule>(&text(&rule)).expect("a rule"), rule);
         }
     }
 

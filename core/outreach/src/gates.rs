@@ -4,8 +4,6 @@
 //! that says no. The gates that compare members with each other (`same_contact`,
 //! `per_store_per_day_max`, `per_run_max`) are the planner's.
 
-use std::collections::HashSet;
-
 use jiff::tz::TimeZone;
 use reunion_model::{ContactId, Gate};
 
@@ -13,8 +11,9 @@ use crate::campaign::{Campaign, TaskColumn};
 use crate::clock;
 use crate::members::Members;
 use crate::message::Template;
+use crate::person::Suppressed;
 
-/// What a campaign has done to a contact point so far.
+/// What a campaign has done to a contact point so far, or to a person at several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Touches {
     /// Tasks that took a touch number: all that are neither open, nor cancelled, nor refused by a gate.
@@ -35,19 +34,36 @@ impl Default for Touches {
     }
 }
 
+impl Touches {
+    /// With what was done to the same person at another contact point. The next try stays: it counts tasks to this
+    /// one.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            touches: self.touches.saturating_add(other.touches),
+            last_touch_us: self.last_touch_us.max(other.last_touch_us),
+            in_progress: self.in_progress || other.in_progress,
+            said_no: self.said_no || other.said_no,
+            next_try: self.next_try,
+        }
+    }
+}
+
 /// What the permanent gates look at for one member.
 pub(crate) struct PermanentFacts<'a> {
     pub members: &'a Members<'a>,
     pub row: usize,
     pub contact: ContactId,
+    /// The member's other contact points.
+    pub others: &'a [ContactId],
+    /// What was done to the person.
     pub touches: Touches,
-    pub suppressed: &'a HashSet<ContactId>,
+    pub suppressed: &'a Suppressed,
 }
 
 /// The first permanent gate that says no.
 pub(crate) fn permanent(campaign: &Campaign, facts: &PermanentFacts<'_>) -> Option<Gate> {
-    let &PermanentFacts { members, row, contact, touches, suppressed } = facts;
-    if members.do_not_contact(row) || touches.said_no || suppressed.contains(&contact) {
+    let &PermanentFacts { members, row, contact, others, touches, suppressed } = facts;
+    if members.do_not_contact(row) || touches.said_no || suppressed.stops(contact, others) {
         Some(Gate::Suppressed)
     } else if campaign.consent.is_some_and(|purpose| !members.has_consent(row, purpose)) {
         Some(Gate::NoConsent)
@@ -118,9 +134,9 @@ impl<'a> Temporary<'a> {
     }
 }
 
-/// The first moment whose touches are within the gap: the gap counts calendar days, so that a daily
+/// The first moment whose touches are within the gap of a campaign: the gap counts calendar days, so that a daily
 /// run at the same hour is not late by the seconds that sending took.
-fn gap_from(campaign: &Campaign, clock_us: i64, timezone: &TimeZone) -> i64 {
+pub(crate) fn gap_from(campaign: &Campaign, clock_us: i64, timezone: &TimeZone) -> i64 {
     if campaign.gap_days == 0 {
         return i64::MAX;
     }

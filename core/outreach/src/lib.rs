@@ -7,6 +7,7 @@
 //! - [`message`]: the templates of its texts.
 //! - [`members`]: the columns of members that outreach reads.
 //! - [`gates`]: the checks between an audience and a task.
+//! - [`person`]: what counts of a person who has several contact points.
 //! - [`arm`]: the control group.
 //! - [`plan`]: one run's tasks, and the gate that stopped each of the others ([`decisions`]).
 //! - [`regate`]: the gates again, when people change and when a task is about to be sent.
@@ -20,6 +21,7 @@ pub mod dispatch;
 pub mod gates;
 pub mod members;
 pub mod message;
+pub mod person;
 pub mod plan;
 pub mod regate;
 #[cfg(test)]
@@ -32,5 +34,6 @@ pub use dispatch::{group_key, may_send_at};
 pub use gates::Touches;
 pub use members::{Members, MembersError};
 pub use message::{RenderError, Template, TemplateError};
+pub use person::Suppressed;
 pub use plan::{CampaignCounts, CampaignInput, CampaignPlan, Plan, PlanInput, PlannedTask, plan};
 pub use regate::{AtSend, OpenTask, RegateCampaign, RegateInput, SendFacts, gate_at_send, regate};

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `member_id` | 16 bytes | an error |
 //! | `phone` | unsigned 64 bits, E.164 digits | an error |
+//! | `other_phones` | text, as [`reunion_model::phone::list`] makes it | nobody has others |
 //! | `source_mask` | unsigned 64 bits, bit n for the nth source | an error where a source is stale |
 //! | `store`, `staff`, `name` | text | nobody has one |
 //! | `total_spent` | decimal | all count as equal |
@@ -15,7 +16,10 @@
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Decimal128Type, SchemaRef, UInt64Type};
 
-use reunion_model::{Consent, MemberId, Phone, Purpose};
+use reunion_keys::Lookup;
+use reunion_model::phone::from_list;
+use reunion_model::schema::OTHER_PHONES;
+use reunion_model::{Consent, ContactId, MemberId, Phone, Purpose};
 
 /// Bits of the sources whose rows make up a member.
 pub const SOURCE_MASK: &str = "source_mask";
@@ -71,6 +75,7 @@ pub struct Members<'a> {
 struct Part<'a> {
     member_id: &'a FixedSizeBinaryArray,
     phone: &'a UInt64Array,
+    other_phones: Option<&'a StringArray>,
     sources: Option<&'a UInt64Array>,
     store: Option<&'a StringArray>,
     staff: Option<&'a StringArray>,
@@ -127,6 +132,18 @@ impl<'a> Members<'a> {
     pub fn phone(&self, row: usize) -> Option<Phone> {
         let (part, row) = self.locate(row);
         (!part.phone.is_null(row)).then(|| Phone::from_e164_digits(part.phone.value(row)))
+    }
+
+    /// The contact points of the member's other numbers; of most members there are none.
+    pub fn other_contacts(&self, row: usize, lookup: &Lookup) -> Vec<ContactId> {
+        let (part, row) = self.locate(row);
+        text(part.other_phones, row).map_or_else(Vec::new, |phones| from_list(phones).map(|phone| lookup.contact(phone)).collect())
+    }
+
+    /// Whether the member has other numbers than its phone.
+    pub fn has_other_phones(&self, row: usize) -> bool {
+        let (part, row) = self.locate(row);
+        text(part.other_phones, row).is_some()
     }
 
     /// The member's store.
@@ -260,6 +277,7 @@ impl<'a> Part<'a> {
         Ok(Self {
             member_id,
             phone: phone.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong("phone", "unsigned 64 bits", phone))?,
+            other_phones: texts(OTHER_PHONES)?,
             sources: optional(SOURCE_MASK)
                 .map(|array| array.as_primitive_opt::<UInt64Type>().ok_or_else(|| wrong(SOURCE_MASK, "unsigned 64 bits", array)))
                 .transpose()?,

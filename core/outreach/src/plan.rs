@@ -5,6 +5,9 @@
 //! smaller member id. It says who gets the task where several share a phone, and who is in time where
 //! `per_run_max` and `per_store_per_day_max` cut.
 //!
+//! A task reaches a member at its phone. Where the member has other numbers, what was done and said there counts too:
+//! see [`crate::person`].
+//!
 //! For each campaign `audience = sum(refused) + held_out + sum(deferred) + planned`.
 
 use std::cmp::Reverse;
@@ -27,6 +30,7 @@ use crate::dispatch::group_key;
 use crate::gates::{PermanentFacts, Temporary, Touches, permanent};
 use crate::members::{Column, Members, MembersError, SOURCE_MASK};
 use crate::message::{RenderError, Template, Values};
+use crate::person::{Past, Suppressed};
 
 /// Rows that a thread takes at a time.
 const PART_ROWS: usize = 4096;
@@ -46,7 +50,7 @@ pub struct PlanInput<'a> {
     /// `max_age_hours`. One stale source makes a member stale.
     pub stale_sources: u64,
     /// Contact points that nobody may touch.
-    pub suppressed: &'a HashSet<ContactId>,
+    pub suppressed: &'a Suppressed,
     /// The campaigns of the run, in the config's order. Those that are off are left out of the plan.
     pub campaigns: &'a [CampaignInput<'a>],
     /// Threads at most.
@@ -71,9 +75,8 @@ pub struct CampaignInput<'a> {
 }
 
 impl CampaignInput<'_> {
-    /// What it has done to a contact point so far.
-    fn touched(&self, contact: ContactId) -> Touches {
-        self.touches.get(&contact).copied().unwrap_or_default()
+    fn past(&self) -> Past<'_> {
+        Past { touches: self.touches, arms: self.arms }
     }
 }
 
@@ -175,7 +178,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, MembersError> {
     let campaigns: Vec<_> = input.campaigns.iter().filter(|campaign| campaign.campaign.plans()).collect();
     let audiences = campaigns.iter().map(|campaign| members.audience(&campaign.campaign.name, campaign.audience));
     let audiences = audiences.collect::<Result<Vec<_>, _>>()?;
-    let contacts = contacts(input, &members, &audiences);
+    let contacts = Contacts::new(input, &members, &audiences);
     let mut decisions = Decisions::default();
     let mut plans = Vec::with_capacity(campaigns.len());
     for (index, (campaign, audience)) in campaigns.into_iter().zip(audiences).enumerate() {
@@ -195,19 +198,39 @@ pub fn plan(input: &PlanInput<'_>) -> Result<Plan, MembersError> {
     Ok(Plan { campaigns: plans, decisions, tasks_digest })
 }
 
-/// The contact points of everybody in an audience by row. A keyed hash each, so on all threads.
-fn contacts(input: &PlanInput<'_>, members: &Members<'_>, audiences: &[Vec<u32>]) -> Vec<[u8; 16]> {
-    let mut wanted = vec![false; members.len()];
-    for row in audiences.iter().flatten() {
-        wanted[*row as usize] = true;
+/// The contact points of everybody in an audience.
+struct Contacts {
+    /// That of the member's phone, by row.
+    own: Vec<[u8; 16]>,
+    /// Those of the member's other numbers, for the few rows that have any.
+    others: HashMap<u32, Vec<ContactId>>,
+}
+
+impl Contacts {
+    /// A keyed hash each, so on all threads.
+    fn new(input: &PlanInput<'_>, members: &Members<'_>, audiences: &[Vec<u32>]) -> Self {
+        let mut wanted = vec![false; members.len()];
+        for row in audiences.iter().flatten() {
+            wanted[*row as usize] = true;
+        }
+        let contact = |row: usize| {
+            let phone = wanted[row].then(|| members.phone(row)).flatten();
+            phone.map_or([0; 16], |phone| input.lookup.contact(phone).0)
+        };
+        let parts: Vec<_> = (0..members.len()).step_by(PART_ROWS).collect();
+        let part = |from: &usize| {
+            let rows = *from..members.len().min(from + PART_ROWS);
+            let with_others = rows.clone().filter(|row| wanted[*row] && members.has_other_phones(*row));
+            let others = with_others.map(|row| (row as u32, members.other_contacts(row, input.lookup)));
+            (rows.map(contact).collect::<Vec<_>>(), others.collect::<Vec<_>>())
+        };
+        let (own, others): (Vec<_>, Vec<_>) = one_by_one(&parts, input.threads, part).into_iter().unzip();
+        Self { own: own.concat(), others: others.into_iter().flatten().collect() }
     }
-    let contact = |row: usize| {
-        let phone = wanted[row].then(|| members.phone(row)).flatten();
-        phone.map_or([0; 16], |phone| input.lookup.contact(phone).0)
-    };
-    let parts: Vec<_> = (0..members.len()).step_by(PART_ROWS).collect();
-    let part = |from: &usize| (*from..members.len().min(from + PART_ROWS)).map(contact).collect::<Vec<_>>();
-    one_by_one(&parts, input.threads, part).concat()
+
+    fn others(&self, row: u32) -> &[ContactId] {
+        self.others.get(&row).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// SHA-256 over the sorted ids, so that `sort | sha256sum` gives the same.
@@ -242,7 +265,7 @@ type Stopped = (MemberId, Option<ContactId>, Gate);
 struct PermanentGates<'a> {
     input: &'a PlanInput<'a>,
     members: &'a Members<'a>,
-    contacts: &'a [[u8; 16]],
+    contacts: &'a Contacts,
     of: &'a CampaignInput<'a>,
 }
 
@@ -258,8 +281,9 @@ impl PermanentGates<'_> {
                 stopped.push((member_id, None, Gate::Gone));
                 continue;
             };
-            let contact = ContactId(contacts[at]);
-            let facts = PermanentFacts { members, row: at, contact, touches: of.touched(contact), suppressed: input.suppressed };
+            let (contact, others) = (ContactId(contacts.own[at]), contacts.others(row));
+            let touches = of.past().of_person(contact, others);
+            let facts = PermanentFacts { members, row: at, contact, others, touches, suppressed: input.suppressed };
             match permanent(of.campaign, &facts) {
                 Some(gate) => stopped.push((member_id, Some(contact), gate)),
                 None => {
@@ -276,7 +300,7 @@ impl PermanentGates<'_> {
 struct Planner<'a> {
     input: &'a PlanInput<'a>,
     members: &'a Members<'a>,
-    contacts: &'a [[u8; 16]],
+    contacts: &'a Contacts,
     of: &'a CampaignInput<'a>,
     index: u16,
     decisions: &'a mut Decisions,
@@ -323,15 +347,12 @@ impl Planner<'_> {
         let of = self.of;
         candidates.retain(|candidate| {
             let contact = candidate.contact;
-            let arm = of.arms.get(&contact).copied().unwrap_or_else(|| {
-                let was_touched = of.touches.get(&contact).is_some_and(|touches| touches.touches > 0 || touches.in_progress);
-                let arm = if was_touched { Arm::Treatment } else { seed.draw(contact, of.campaign.holdout) };
-                if arm == Arm::Control {
+            let arm = of.past().arm(contact, self.contacts.others(candidate.row));
+            let arm = arm.unwrap_or_else(|| seed.draw(contact, of.campaign.holdout));
+            if arm == Arm::Control {
+                if of.arms.get(&contact) != Some(&arm) {
                     new_arms.push((contact, arm));
                 }
-                arm
-            });
-            if arm == Arm::Control {
                 self.counts.held_out += 1;
                 self.decisions.push(self.index, candidate.member_id, Some(contact), None);
             }
@@ -348,11 +369,12 @@ impl Planner<'_> {
         let writer = Writer::new(input, members, campaign)?;
         let mut per_store: HashMap<&str, u32> = self.of.planned_today.iter().map(|(store, count)| (store.as_str(), *count)).collect();
         let mut tasks = Vec::new();
-        let of = self.of;
+        let (of, contacts) = (self.of, self.contacts);
         // The gates that ask nobody but the member, and the store, which lies far from where the last one's did.
         let alone = |candidate: &Candidate| {
             let row = candidate.row as usize;
-            (gates.check(members, row, of.touched(candidate.contact), &required), members.store(row))
+            let touches = of.past().of_person(candidate.contact, contacts.others(candidate.row));
+            (gates.check(members, row, touches, &required), members.store(row))
         };
         let parts: Vec<_> = candidates.chunks(PART_ROWS).collect();
         let alone = one_by_one(&parts, input.threads, |part| part.iter().map(alone).collect::<Vec<_>>());
@@ -370,7 +392,8 @@ impl Planner<'_> {
             });
             let task = match gate {
                 Some(gate) => Err(gate),
-                None => writer.task(candidate, contact, of.touched(contact)).map_err(|_| Gate::Incomplete),
+                // Touches are numbered by contact point.
+                None => writer.task(candidate, contact, of.past().at(contact)).map_err(|_| Gate::Incomplete),
             };
             match task {
                 Err(gate) => self.stop(candidate.member_id, Some(contact), gate),

@@ -20,7 +20,7 @@ struct World {
     persons: Vec<Person>,
     campaign: Campaign,
     outside: HashSet<u128>,
-    suppressed: HashSet<ContactId>,
+    suppressed: Suppressed,
     touches: HashMap<ContactId, Touches>,
     arms: HashMap<ContactId, Arm>,
     planned_today: HashMap<String, u32>,
@@ -35,7 +35,7 @@ impl World {
             persons: (0..persons).map(Person::new).collect(),
             campaign: Campaign::new("warm-add", "store-list"),
             outside: HashSet::new(),
-            suppressed: HashSet::new(),
+            suppressed: Suppressed::default(),
             touches: HashMap::new(),
             arms: HashMap::new(),
             planned_today: HashMap::new(),
@@ -126,7 +126,7 @@ fn each_gate_stops_its_own() {
     let touched = |touches, days_ago| Touches { touches, last_touch_us: Some(CLOCK_US - days_ago * DAY_US), ..Default::default() };
     world.persons[1].phone = None;
     world.persons[2].do_not_contact = true;
-    world.suppressed.insert(world.contact(3));
+    world.suppressed.contacts.insert(world.contact(3));
     world.touches.insert(world.contact(4), Touches { said_no: true, ..touched(1, 90) });
     world.persons[5].sms_consent = Some("unknown");
     world.touches.insert(world.contact(6), touched(2, 90));
@@ -268,7 +268,7 @@ fn columns_that_do_not_fit_are_named() {
             lookup: &lookup(),
             members: &batches,
             stale_sources: 1,
-            suppressed: &HashSet::new(),
+            suppressed: &Suppressed::default(),
             campaigns: &[campaign],
             threads: 1,
         };
@@ -279,11 +279,58 @@ fn columns_that_do_not_fit_are_named() {
     assert_snapshot!(without("name"), @"batch 0 has 1 members, and the audience of warm-add has 2 values for it");
 }
 
+#[test]
+fn what_was_done_at_another_number_was_done_to_the_member() {
+    let mut world = World::of(9);
+    (world.campaign.touches_max, world.campaign.gap_days) = (2, 30);
+    // Each but the first has another number; what happened there is what decides.
+    let other = |person: u64| Phone::from_china_mobile(13_900_002_000 + person);
+    for (person, of) in (0..).zip(&mut world.persons).skip(1) {
+        of.other_phones = vec![other(person)];
+    }
+    let contact = |person: u64| lookup().contact(other(person));
+    let touched = |touches, days_ago| Touches { touches, last_touch_us: Some(CLOCK_US - days_ago * DAY_US), ..Default::default() };
+    world.suppressed.contacts = HashSet::from([contact(1), contact(2)]);
+    world.suppressed.people = HashSet::from([contact(1)]);
+    world.touches.insert(contact(3), Touches { said_no: true, ..touched(1, 90) });
+    world.touches.insert(contact(4), touched(1, 1));
+    world.touches.insert(contact(5), touched(1, 90));
+    world.touches.insert(world.contact(5), touched(1, 60));
+    world.touches.insert(contact(6), Touches { in_progress: true, ..Default::default() });
+    world.arms.insert(contact(7), Arm::Control);
+    world.arms.insert(world.contact(7), Arm::Treatment);
+    world.touches.insert(contact(8), touched(1, 90));
+    assert_eq!(
+        world.gates(),
+        [(1, "suppressed"), (3, "suppressed"), (4, "gap"), (5, "touches_max"), (6, "in_progress"), (7, "held_out")],
+        "a wrong number says nothing of the others"
+    );
+    let plan = world.plan();
+    let touches: Vec<_> = plan.tasks().map(|(_, task)| (task.member_id.as_u128(), task.touch)).collect();
+    assert_eq!(touches, [(8, 1), (2, 1), (0, 1)], "the first touch of this number, though the second of the member");
+    let control = (world.contact(7), Arm::Control);
+    assert!(plan.campaigns[0].new_arms.contains(&control), "it stays held out once the other number is gone");
+}
+
+#[test]
+fn who_was_contacted_at_another_number_is_not_held_out() {
+    let mut world = World::of(200);
+    (world.campaign.holdout, world.campaign.touches_max) = (1.0, 2);
+    let touched = Phone::from_china_mobile(13_900_002_000);
+    world.persons[0].other_phones = vec![touched];
+    world.touches.insert(lookup().contact(touched), Touches { touches: 1, ..Default::default() });
+    assert_eq!(ids(&world.plan()), [0]);
+}
+
 fn person() -> impl Strategy<Value = Person> {
     let texts = prop_oneof![Just(None), Just(Some("S01")), Just(Some("S02"))];
-    (0..40_u64, prop::option::weighted(0.9, 0..30_u64), texts, prop::option::of(0..5_i128), prop::bool::weighted(0.1), 1..4_u64).prop_map(
-        |(consent, phone, store, total_spent, do_not_contact, sources)| Person {
-            phone: phone.map(|number| Phone::from_china_mobile(13_900_001_200 + number)),
+    let others = prop_oneof![4 => Just(vec![]), 1 => prop::collection::vec(0..30_u64, 1..3)];
+    let number = |number: u64| Phone::from_china_mobile(13_900_001_200 + number);
+    let phones = (prop::option::weighted(0.9, 0..30_u64), others);
+    (0..40_u64, phones, texts, prop::option::of(0..5_i128), prop::bool::weighted(0.1), 1..4_u64).prop_map(
+        move |(consent, (phone, others), store, total_spent, do_not_contact, sources)| Person {
+            phone: phone.map(number),
+            other_phones: others.into_iter().filter(|other| Some(*other) != phone).map(number).collect(),
             store,
             total_spent,
             do_not_contact,
@@ -310,7 +357,8 @@ fn worlds() -> impl Strategy<Value = World> {
                     (contact(number), Touches { touches, last_touch_us, in_progress, said_no, next_try: 1 })
                 })
                 .collect();
-            world.suppressed = suppressed.into_iter().map(contact).collect();
+            world.suppressed.contacts = suppressed.into_iter().map(contact).collect();
+            world.suppressed.people = world.suppressed.contacts.iter().filter(|contact| contact.0[0] % 2 == 0).copied().collect();
             world.planned_today = today.map(|count| ("S02".to_owned(), count)).into_iter().collect();
             (world.outside, world.stale_sources) = (outside, stale_sources);
             let campaign = &mut world.campaign;
@@ -338,9 +386,15 @@ proptest! {
         let contacts: HashSet<_> = plan.tasks().map(|(_, task)| task.contact).collect();
         prop_assert_eq!(contacts.len() as u64, counts.planned);
         for (_, task) in plan.tasks() {
-            let touches = world.touches.get(&task.contact).copied().unwrap_or_default();
-            prop_assert!(!world.suppressed.contains(&task.contact) && !touches.said_no && !touches.in_progress);
-            prop_assert!(touches.touches < world.campaign.touches_max);
+            let person = world.persons.iter().find(|person| person.id == task.member_id.as_u128()).expect("whom it is for");
+            let others = person.other_phones.iter().map(|phone| lookup().contact(*phone)).collect::<Vec<_>>();
+            prop_assert!(!world.suppressed.contacts.contains(&task.contact));
+            prop_assert!(others.iter().all(|other| !world.suppressed.people.contains(other)));
+            let all = || std::iter::once(&task.contact).chain(&others).filter_map(|contact| world.touches.get(contact));
+            prop_assert!(all().all(|touches| !touches.said_no && !touches.in_progress));
+            prop_assert!(all().map(|touches| touches.touches).sum::<u32>() < world.campaign.touches_max);
+            let touch = world.touches.get(&task.contact).map_or(1, |touches| touches.touches + 1);
+            prop_assert_eq!(task.touch, touch, "touches are numbered by contact point");
         }
     }
 

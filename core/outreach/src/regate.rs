@@ -11,8 +11,9 @@ use reunion_model::{ContactId, Gate, MemberId, TaskId};
 
 use crate::arm::Arm;
 use crate::campaign::Campaign;
-use crate::gates::{PermanentFacts, Touches, permanent};
+use crate::gates::{PermanentFacts, Touches, gap_from, permanent};
 use crate::members::{Members, MembersError};
+use crate::person::{Past, Suppressed};
 
 /// A task that has not been given to its channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub struct OpenTask {
 /// The world after a run.
 #[derive(Clone, Copy)]
 pub struct RegateInput<'a> {
+    /// The run's clock, microseconds UTC.
+    pub clock_us: i64,
+    /// The timezone in which days are cut.
+    pub timezone: &'a TimeZone,
     /// Makes contact points.
     pub lookup: &'a Lookup,
     /// All members, with the columns that [`crate::members`] lists.
@@ -37,7 +42,7 @@ pub struct RegateInput<'a> {
     /// The member that each merged one became part of.
     pub forwards: &'a HashMap<MemberId, MemberId>,
     /// Contact points that nobody may touch.
-    pub suppressed: &'a HashSet<ContactId>,
+    pub suppressed: &'a Suppressed,
     /// Every campaign that the config has, on or off, by name.
     pub campaigns: &'a HashMap<&'a str, RegateCampaign<'a>>,
 }
@@ -57,7 +62,9 @@ pub struct RegateCampaign<'a> {
 }
 
 /// The open tasks that have to be cancelled, each with the gate that it no longer passes, in the order
-/// in which they were given. Temporary gates cancel nothing: they are checked when the task is sent.
+/// in which they were given. Temporary gates cancel nothing: they are checked when the task is sent. The exception is
+/// what the task's own contact point did not know when it was planned: that the same person, who was another member
+/// then, is being contacted or was contacted lately at another number.
 ///
 /// # Errors
 /// Where a column is missing or has another type, or an audience does not belong to the members.
@@ -105,11 +112,23 @@ fn stops(input: &RegateInput<'_>, members: &Members<'_>, rows: &HashMap<MemberId
     if !of.campaign.enabled {
         return Some(Gate::CampaignOff);
     }
-    if of.arms.get(&task.contact) == Some(&Arm::Control) {
+    let (past, contact) = (Past { touches: of.touches, arms: of.arms }, task.contact);
+    let others = members.other_contacts(row, input.lookup);
+    if past.arm(contact, &others) == Some(Arm::Control) {
         return Some(Gate::Control);
     }
-    let touches = of.touches.get(&task.contact).copied().unwrap_or_default();
-    permanent(of.campaign, &PermanentFacts { members, row, contact: task.contact, touches, suppressed: input.suppressed })
+    let touches = past.of_person(contact, &others);
+    let facts = PermanentFacts { members, row, contact, others: &others, touches, suppressed: input.suppressed };
+    permanent(of.campaign, &facts).or_else(|| {
+        let elsewhere = others.iter().fold(Touches::default(), |sum, other| sum.and(past.at(*other)));
+        if elsewhere.in_progress {
+            Some(Gate::InProgress)
+        } else if elsewhere.last_touch_us.is_some_and(|last| last >= gap_from(of.campaign, input.clock_us, input.timezone)) {
+            Some(Gate::Gap)
+        } else {
+            None
+        }
+    })
 }
 
 /// What is known of a task when it is about to enter `sending`. The audience is not asked again: each
@@ -177,6 +196,7 @@ mod tests {
     use super::*;
     use crate::campaign::Window;
     use crate::testing::{Person, lookup, people};
+    use reunion_model::Phone;
 
     fn member(number: u128) -> MemberId {
         MemberId::from_u128(number)
@@ -200,7 +220,8 @@ mod tests {
         campaign.consent = Some(reunion_model::Purpose::Sms);
         let mut off = Campaign::new("off", "sms");
         off.enabled = false;
-        let (suppressed, touches) = (HashSet::from([contact(4)]), HashMap::new());
+        let suppressed = Suppressed { contacts: HashSet::from([contact(4)]), people: HashSet::new() };
+        let touches = HashMap::new();
         let arms = HashMap::from([(contact(5), Arm::Control), (contact(7), Arm::Treatment)]);
         // Member 8 became part of member 7, and 20 of 21 of 9.
         let forwards = HashMap::from([(member(8), member(7)), (member(20), member(21)), (member(21), member(9))]);
@@ -211,7 +232,15 @@ mod tests {
             ("off", RegateCampaign { campaign: &off, audience: None, ..of }),
             ("narrow", RegateCampaign { audience: Some(&empty), ..of }),
         ]);
-        let input = RegateInput { lookup: &lookup, members: &members, forwards: &forwards, suppressed: &suppressed, campaigns: &campaigns };
+        let input = RegateInput {
+            clock_us: 0,
+            timezone: &TimeZone::UTC,
+            lookup: &lookup,
+            members: &members,
+            forwards: &forwards,
+            suppressed: &suppressed,
+            campaigns: &campaigns,
+        };
         let open = |number: u8, campaign: &str, contact: ContactId, id: u128| OpenTask {
             task_id: TaskId([number; 16]),
             campaign: campaign.into(),
@@ -246,6 +275,51 @@ mod tests {
         let short = RegateCampaign { audience: Some(&audience[..1]), ..of };
         let campaigns = HashMap::from([("warm-add", short)]);
         assert!(regate(&RegateInput { campaigns: &campaigns, ..input }, &tasks).is_err());
+    }
+
+    #[test]
+    fn what_happened_at_another_number_of_the_member_cancels_too() {
+        let (lookup, day_us) = (lookup(), 86_400_000_000);
+        let mut persons: Vec<_> = (0..7).map(Person::new).collect();
+        let other = |number: u64| Phone::from_china_mobile(13_900_002_000 + number);
+        for (number, person) in (0..).zip(&mut persons) {
+            person.other_phones = vec![other(number)];
+        }
+        let contact = |number: u64| lookup.contact(other(number));
+        let members = people(&persons, 3);
+        let mut campaign = Campaign::new("warm-add", "sms");
+        (campaign.touches_max, campaign.gap_days) = (2, 30);
+        let suppressed = Suppressed { contacts: HashSet::from([contact(1)]), people: HashSet::from([contact(1)]) };
+        let touched = |touches, days: i64| Touches { touches, last_touch_us: Some((1_000 - days) * day_us), ..Touches::default() };
+        let touches = HashMap::from([
+            (contact(3), touched(1, 1)),
+            (contact(4), touched(2, 90)),
+            (contact(5), Touches { in_progress: true, ..Touches::default() }),
+            (contact(6), touched(1, 90)),
+        ]);
+        let arms = HashMap::from([(contact(2), Arm::Control)]);
+        let of = RegateCampaign { campaign: &campaign, audience: None, touches: &touches, arms: &arms };
+        let input = RegateInput {
+            clock_us: 1_000 * day_us,
+            timezone: &TimeZone::UTC,
+            lookup: &lookup,
+            members: &members,
+            forwards: &HashMap::new(),
+            suppressed: &suppressed,
+            campaigns: &HashMap::from([("warm-add", of)]),
+        };
+        let open = |number: u8| OpenTask {
+            task_id: TaskId([number; 16]),
+            campaign: "warm-add".into(),
+            contact: lookup.contact(persons[usize::from(number)].phone.unwrap()),
+            member_id: member(number.into()),
+        };
+        let cancelled = regate(&input, &(0..7).map(open).collect::<Vec<_>>()).unwrap();
+        let cancelled: Vec<_> = cancelled.into_iter().map(|(task, gate)| (task.0[0], gate.code())).collect();
+        assert_eq!(cancelled, [(1, "suppressed"), (2, "control"), (3, "gap"), (4, "touches_max"), (5, "in_progress")]);
+        // The number of the task itself is another's by now: the member has a later one.
+        let stale = OpenTask { contact: contact(6), ..open(6) };
+        assert_eq!(regate(&input, &[stale]).unwrap(), [(TaskId([6; 16]), Gate::Gone)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Decimal128Array, FixedSizeBinaryArray, RecordBatch, StringArray, UInt64Array};
 
 use reunion_keys::{KeyRing, Lookup, MasterKey};
+use reunion_model::phone::list;
 use reunion_model::{MemberId, Phone};
 
 /// The same keyed hashes in every test.
@@ -18,6 +19,7 @@ pub fn lookup() -> Lookup {
 pub struct Person {
     pub id: u128,
     pub phone: Option<Phone>,
+    pub other_phones: Vec<Phone>,
     pub store: Option<&'static str>,
     pub name: Option<&'static str>,
     pub total_spent: Option<i128>,
@@ -32,6 +34,7 @@ impl Person {
         Self {
             id: number.into(),
             phone: Some(Phone::from_china_mobile(13_900_001_200 + number)),
+            other_phones: Vec::new(),
             store: Some("S01"),
             name: Some("王女士"),
             total_spent: Some(i128::from(number) * 100),
@@ -50,6 +53,7 @@ pub fn people(persons: &[Person], rows_max: usize) -> Vec<RecordBatch> {
 fn batch(persons: &[Person]) -> RecordBatch {
     let ids = persons.iter().map(|person| MemberId::from_u128(person.id).0);
     let phones: UInt64Array = persons.iter().map(|person| person.phone.map(Phone::e164_digits)).collect();
+    let others: StringArray = persons.iter().map(|person| list(person.other_phones.iter().copied())).collect();
     let texts = |of: fn(&Person) -> Option<&'static str>| Arc::new(persons.iter().map(of).collect::<StringArray>()) as ArrayRef;
     let spent: Decimal128Array = persons.iter().map(|person| person.total_spent).collect();
     let marked: BooleanArray = persons.iter().map(|person| Some(person.do_not_contact)).collect();
@@ -57,6 +61,7 @@ fn batch(persons: &[Person]) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable([
         ("member_id", Arc::new(FixedSizeBinaryArray::try_from_iter(ids).unwrap()) as ArrayRef, false),
         ("phone", Arc::new(phones) as ArrayRef, true),
+        ("other_phones", Arc::new(others) as ArrayRef, true),
         ("store", texts(|person| person.store), true),
         ("name", texts(|person| person.name), true),
         ("sms_consent", texts(|person| person.sms_consent), true),

@@ -2,7 +2,7 @@
 //!
 //! Column by column: first the record that wins for every member, then one gather of the winners'
 //! values. Nulls never win. Ties go to the more recent record: the greater updated_at, then the
-//! smaller source, then the smaller record id.
+//! smaller source, then the smaller record id. Sums and unions have no winner: they are made of all values.
 //!
 //! Consent is decided by purpose over its three columns together. Explicit events are withdrawals,
 //! and grants with evidence; a grant without evidence says nothing. An undated withdrawal beats all.
@@ -10,13 +10,13 @@
 //! grant loses to any withdrawal. A member without an explicit event is `unknown`.
 //!
 //! A sum that does not fit its column is null and counted, since one absurd amount must not stop a
-//! run.
+//! run; so is a union that is too long.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
-    new_null_array,
+    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    UInt64Array, new_null_array,
 };
 use arrow::compute::interleave;
 use arrow::datatypes::{
@@ -24,35 +24,40 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use reunion_keys::Lookup;
+use reunion_model::limits::UNION_BYTES_MAX;
+use reunion_model::phone::list;
 use reunion_model::record::{CONTENT_HASH, PHONE};
-use reunion_model::schema::{COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, Survivorship, canonical, timestamp_type};
+use reunion_model::schema::{
+    COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, OTHER_PHONES, Rule, Survivorship, canonical, timestamp_type,
+};
 use reunion_model::threads::{both, one_by_one};
-use reunion_model::{Consent, MemberId, Purpose};
+use reunion_model::{Consent, MemberId, Phone, Purpose};
+use serde::{Deserialize, Serialize};
 
 use crate::identity::Identified;
 use crate::rowhash;
 use crate::table::{NONE, sixteens};
 
-/// One golden column.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One golden column. Stored with each generation, so that what was made can be explained by the rules of then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoldenColumn {
     /// Its name.
     pub name: String,
     /// Its type.
     pub kind: ColumnType,
-    /// How its value is chosen.
-    pub rule: Survivorship,
+    /// How its value is chosen. Sources stand in it by the names that the caller knows them by.
+    pub rule: Rule,
 }
 
 impl GoldenColumn {
     /// A canonical column as the schema has it; `None` for any other name.
     pub fn canonical(name: &str) -> Option<Self> {
-        canonical(name).map(|column| Self { name: name.to_owned(), kind: column.kind, rule: column.survivorship })
+        canonical(name).map(|column| Self { name: name.to_owned(), kind: column.kind, rule: column.survivorship.into() })
     }
 
     /// A further column: the most recent value.
     pub fn further(name: impl Into<String>, kind: ColumnType) -> Self {
-        Self { name: name.into(), kind, rule: Survivorship::MostRecent }
+        Self { name: name.into(), kind, rule: Survivorship::MostRecent.into() }
     }
 }
 
@@ -111,6 +116,7 @@ fn member_fields() -> Vec<Field> {
         Field::new(CONTENT_HASH, DataType::FixedSizeBinary(16), false),
         Field::new("record_count", DataType::Int64, false),
         Field::new("source_mask", DataType::UInt64, false),
+        Field::new(OTHER_PHONES, DataType::Utf8, true),
         Field::new(PHONE, DataType::UInt64, false),
     ]
 }
@@ -128,12 +134,13 @@ impl GoldenPlan {
             return Err(GoldenError::Twice(twice[0].name.clone()));
         }
         for GoldenColumn { name, kind, rule } in &columns {
+            let rule = rule.survivorship;
             let fits = match rule {
                 Survivorship::Consent => consent_part(name).is_some(),
                 rule => rule.fits(*kind),
             };
             if !fits {
-                return Err(GoldenError::Rule { column: name.clone(), kind: *kind, rule: *rule });
+                return Err(GoldenError::Rule { column: name.clone(), kind: *kind, rule });
             }
         }
         Ok(Self { columns })
@@ -146,7 +153,7 @@ impl GoldenPlan {
 
     /// The table of members: `member_id`, `founding` (a record key), `founded_at`, `epoch`,
     /// `content_hash`, `record_count`, `source_mask` (bit `n` for the source at
-    /// position `n` of the run's list), `phone`, and the golden columns.
+    /// position `n` of the run's list), `other_phones`, `phone`, and the golden columns.
     pub fn schema(&self) -> SchemaRef {
         let golden = self.columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true));
         Arc::new(Schema::new(member_fields().into_iter().chain(golden).collect::<Vec<_>>()))
@@ -171,17 +178,24 @@ pub struct Golden {
     pub new: u64,
     /// How many were there with other golden columns.
     pub changed: u64,
-    /// Columns with sums that do not fit them, and how many.
+    /// Columns with values, made of many, that do not fit them, and how many.
     pub overflows: Vec<(String, u64)>,
 }
 
-/// The golden columns of the dirty members. `loaded` has one entry for each chunk; `None` is allowed
-/// where [`Identified::rows_needed`] names no row.
+/// The golden columns of the dirty members. `sources` are the names of the sources in the order of the run, as the
+/// rules name them. `loaded` has one entry for each chunk; `None` is allowed where [`Identified::rows_needed`] names no
+/// row.
 ///
 /// # Errors
 /// Where records that are needed were not read or have other types.
-pub fn golden(plan: &GoldenPlan, lookup: &Lookup, identified: &Identified, loaded: &[Option<Loaded>]) -> Result<Golden, GoldenError> {
-    let rows = Rows::of_dirty(identified, loaded)?;
+pub fn golden(
+    plan: &GoldenPlan,
+    lookup: &Lookup,
+    sources: &[String],
+    identified: &Identified,
+    loaded: &[Option<Loaded>],
+) -> Result<Golden, GoldenError> {
+    let rows = Rows::of_dirty(sources, identified, loaded)?;
     let (own, chosen) = both(|| own_columns(identified), || choose(plan, &rows, false));
     let (own, chosen) = (own?, chosen?);
     let all = &identified.members;
@@ -197,7 +211,8 @@ pub fn golden(plan: &GoldenPlan, lookup: &Lookup, identified: &Identified, loade
         }
     }
     let [ids, founding, founded_at, epoch, record_count, source_mask] = own;
-    let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask];
+    let others: ArrayRef = Arc::new(rows.other_phones());
+    let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask, others];
     let members = RecordBatch::try_new(plan.schema(), own.into_iter().chain(hashed).collect())?;
     Ok(Golden { members, new, changed, overflows: chosen.overflows })
 }
@@ -219,6 +234,11 @@ fn own_columns(identified: &Identified) -> Result<[ArrayRef; 6], ArrowError> {
     ])
 }
 
+/// Whether the table of members has a column of this name of its own, so that no source's column may have it.
+pub fn is_own(name: &str) -> bool {
+    name != PHONE && member_fields().iter().any(|field| field.name() == name)
+}
+
 /// The id of the member in each row of a table of members.
 pub fn member_ids(members: &RecordBatch) -> Vec<MemberId> {
     let ids = members.column_by_name("member_id").and_then(|ids| ids.as_fixed_size_binary_opt());
@@ -229,6 +249,8 @@ pub fn member_ids(members: &RecordBatch) -> Vec<MemberId> {
 pub(crate) struct Rows<'a> {
     /// `None` where no row of the chunk is needed.
     pub(crate) batches: Vec<Option<&'a RecordBatch>>,
+    /// The name of each batch's source.
+    pub(crate) sources: Vec<&'a str>,
     /// Chunk, and row in its batch: those of a member together, the most recent first.
     pub(crate) refs: Vec<(u32, u32)>,
     /// Where each member begins; one more than there are members.
@@ -236,7 +258,7 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of_dirty(identified: &Identified, loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
+    fn of_dirty(sources: &'a [String], identified: &Identified, loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
         let mut refs = Vec::with_capacity(identified.dirty.len());
         let mut starts = vec![0];
         for member in &identified.dirty {
@@ -249,7 +271,13 @@ impl<'a> Rows<'a> {
             }
             starts.push(refs.len() as u32);
         }
-        Ok(Self { batches: loaded.iter().map(|loaded| loaded.as_ref().map(|loaded| &loaded.batch)).collect(), refs, starts })
+        let source = |source: &u16| sources.get(usize::from(*source)).map_or("", String::as_str);
+        Ok(Self {
+            batches: loaded.iter().map(|loaded| loaded.as_ref().map(|loaded| &loaded.batch)).collect(),
+            sources: identified.members.chunk_sources.iter().map(source).collect(),
+            refs,
+            starts,
+        })
     }
 
     fn members(&self) -> usize {
@@ -273,12 +301,29 @@ impl<'a> Rows<'a> {
         self.batches.iter().map(of).collect()
     }
 
-    /// The phone of each member's most recent record. All records of members have one.
-    fn phones(&self) -> Result<UInt64Array, GoldenError> {
+    fn phone_columns(&self) -> Vec<Option<&'a UInt64Array>> {
         let phones =
             |batch: &Option<&'a RecordBatch>| batch.and_then(|batch| batch.column_by_name(PHONE)?.as_primitive_opt::<UInt64Type>());
-        let columns = self.batches.iter().map(phones);
-        let columns = columns.collect::<Vec<_>>();
+        self.batches.iter().map(phones).collect()
+    }
+
+    /// The other phones of each member's records, as [`list`] has them; null where there are none, as of nearly everybody.
+    fn other_phones(&self) -> StringArray {
+        let columns = self.phone_columns();
+        let phone = |at: usize| {
+            let (chunk, row) = self.refs[at];
+            columns[chunk as usize].map(|phones| phones.value(row as usize))
+        };
+        let others = |range: std::ops::Range<usize>| {
+            let own = phone(range.start);
+            list(range.filter_map(phone).filter(|other| Some(*other) != own).map(Phone::from_e164_digits))
+        };
+        self.ranges().map(others).collect()
+    }
+
+    /// The phone of each member's most recent record. All records of members have one.
+    fn phones(&self) -> Result<UInt64Array, GoldenError> {
+        let columns = self.phone_columns();
         let phone = |range: std::ops::Range<usize>| {
             let (chunk, row) = self.refs[range.start];
             let missing = GoldenError::NotRead { chunk, row };
@@ -303,8 +348,8 @@ impl<'a> Rows<'a> {
 /// The value of each member in each column, and the record that it came from.
 pub(crate) struct Chosen {
     pub(crate) arrays: Vec<ArrayRef>,
-    /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums, and for all
-    /// where nobody asked.
+    /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums or unions, and for
+    /// all where nobody asked.
     pub(crate) winners: Vec<Option<Vec<u32>>>,
     overflows: Vec<(String, u64)>,
 }
@@ -339,23 +384,30 @@ pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows, explained: bool) -> Result<
 
 fn choose_column(plan: &GoldenPlan, column: &GoldenColumn, rows: &Rows) -> Result<Choice, GoldenError> {
     let values = rows.column(&column.name, column.kind)?;
-    if column.rule == Survivorship::Sum {
-        let (array, overflows) = match column.kind {
-            ColumnType::Integer => sums::<Int64Type>(rows, &values, |sum| i64::try_from(sum).ok()),
-            _ => sums::<Decimal128Type>(rows, &values, |sum| {
-                Some(sum).filter(|sum| sum.unsigned_abs() < 10_u128.pow(DECIMAL_PRECISION.into()))
-            }),
-        };
-        return Ok(Choice { array: array?, winners: None, overflows });
-    }
-    let winners = match column.rule {
+    let of_all = |(array, overflows): (Result<ArrayRef, ArrowError>, u64)| Ok(Choice { array: array?, winners: None, overflows });
+    let winners = match column.rule.survivorship {
         Survivorship::Consent => return choose_consent(plan, column, rows, &values),
+        Survivorship::Sum if column.kind == ColumnType::Integer => {
+            return of_all(sums::<Int64Type>(rows, &values, |sum| i64::try_from(sum).ok()));
+        }
+        Survivorship::Sum => {
+            let fit = |sum: i128| Some(sum).filter(|sum| sum.unsigned_abs() < 10_u128.pow(DECIMAL_PRECISION.into()));
+            return of_all(sums::<Decimal128Type>(rows, &values, fit));
+        }
+        Survivorship::Union => return of_all(unions(rows, &values, column.rule.separator())),
+        Survivorship::MostRecent => most_recent(rows, &values),
+        Survivorship::MostFrequent => in_its_type(rows, &values, column.kind, MostFrequent),
         Survivorship::First => first(rows, &values)?,
-        Survivorship::Min => extreme(rows, &values, column.kind, true),
-        Survivorship::Max => extreme(rows, &values, column.kind, false),
-        Survivorship::Longest => longest(rows, &values),
-        Survivorship::Any => best(rows, &downcast(&values, |array| array.as_boolean_opt()), |array, row| array.value(row), |a, b| a & !b),
-        Survivorship::MostRecent | Survivorship::Sum => most_recent(rows, &values),
+        Survivorship::SourcePriority => by_source(rows, &values, &column.rule.sources),
+        Survivorship::Min => in_its_type(rows, &values, column.kind, Extreme { least: true }),
+        Survivorship::Max => in_its_type(rows, &values, column.kind, Extreme { least: false }),
+        Survivorship::Longest => best(rows, &texts(&values), |array, row| array.value(row).chars().count(), |a, b| a > b),
+        Survivorship::Any => in_its_type(rows, &values, column.kind, Extreme { least: false }),
+        Survivorship::All => in_its_type(rows, &values, column.kind, Extreme { least: true }),
+        Survivorship::MostRestrictive if column.kind == ColumnType::Boolean => {
+            in_its_type(rows, &values, column.kind, Extreme { least: true })
+        }
+        Survivorship::MostRestrictive => best(rows, &texts(&values), |array, row| restriction(array.value(row)), |a, b| a > b),
     };
     Ok(Choice { array: rows.gather(&values, column.kind, &winners)?, winners: Some(winners), overflows: 0 })
 }
@@ -365,31 +417,49 @@ fn downcast<'a, T: Array>(column: &[Option<&'a ArrayRef>], to: impl Fn(&'a Array
     column.iter().map(|array| array.and_then(&to)).collect()
 }
 
+fn texts<'a>(column: &[Option<&'a ArrayRef>]) -> Vec<Option<&'a StringArray>> {
+    downcast(column, |array| array.as_string_opt())
+}
+
+/// Whether the record at a position has a value.
+fn has_value(rows: &Rows, column: &[Option<&ArrayRef>]) -> impl Fn(&usize) -> bool {
+    let nulls = column.iter().map(|array| array.map(|array| array.nulls())).collect::<Vec<_>>();
+    move |at: &usize| {
+        let (chunk, row) = rows.refs[*at];
+        nulls[chunk as usize].is_some_and(|nulls| nulls.is_none_or(|nulls| nulls.is_valid(row as usize)))
+    }
+}
+
 /// The first record in each member's order that has a value.
 fn most_recent(rows: &Rows, column: &[Option<&ArrayRef>]) -> Vec<u32> {
-    let nulls = column.iter().map(|array| array.map(|array| array.nulls())).collect::<Vec<_>>();
-    let has = |at: usize| {
-        let (chunk, row) = rows.refs[at];
-        nulls[chunk as usize].is_some_and(|nulls| nulls.is_none_or(|nulls| nulls.is_valid(row as usize)))
-    };
-    rows.ranges().map(|mut range| range.find(|at| has(*at)).map_or(NONE, |at| at as u32)).collect()
+    let has = has_value(rows, column);
+    rows.ranges().map(|mut range| range.find(&has).map_or(NONE, |at| at as u32)).collect()
 }
 
 /// The record with a value that was created first; a record without created_at comes last.
 fn first(rows: &Rows, column: &[Option<&ArrayRef>]) -> Result<Vec<u32>, GoldenError> {
     let created = rows.column("created_at", ColumnType::Timestamp)?;
     let created = downcast(&created, |array| array.as_primitive_opt::<TimestampMicrosecondType>());
-    let created = |at: usize| {
-        let (chunk, row) = rows.refs[at];
+    let created = |at: &usize| {
+        let (chunk, row) = rows.refs[*at];
         let array = created[chunk as usize].filter(|array| array.is_valid(row as usize));
         array.map_or(i64::MAX, |array| array.value(row as usize))
     };
-    let has = |at: &usize| {
-        let (chunk, row) = rows.refs[*at];
-        column[chunk as usize].is_some_and(|array| array.is_valid(row as usize))
-    };
-    // `min_by_key` keeps the first of equal ones, which is the more recent.
-    Ok(rows.ranges().map(|range| range.filter(has).min_by_key(|at| created(*at)).map_or(NONE, |at| at as u32)).collect())
+    Ok(least_by(rows, column, created))
+}
+
+/// The record with a value whose source stands first in the list; a source that is not in it comes last.
+fn by_source(rows: &Rows, column: &[Option<&ArrayRef>], order: &[String]) -> Vec<u32> {
+    let rank = |source: &&str| order.iter().position(|name| name == source).unwrap_or(order.len());
+    let ranks = rows.sources.iter().map(rank).collect::<Vec<_>>();
+    least_by(rows, column, |at| ranks[rows.refs[*at].0 as usize])
+}
+
+/// The record with a value and the least rank; of equal ones the most recent.
+fn least_by<K: Ord>(rows: &Rows, column: &[Option<&ArrayRef>], rank: impl Fn(&usize) -> K) -> Vec<u32> {
+    let has = has_value(rows, column);
+    // `min_by_key` keeps the first of equal ones.
+    rows.ranges().map(|range| range.filter(&has).min_by_key(&rank).map_or(NONE, |at| at as u32)).collect()
 }
 
 /// The record whose value no other is `better` than; of equal ones the most recent.
@@ -418,36 +488,121 @@ fn best<'a, A: Array, V: Copy>(
     rows.ranges().map(winner).collect()
 }
 
-fn extreme(rows: &Rows, column: &[Option<&ArrayRef>], kind: ColumnType, least: bool) -> Vec<u32> {
-    fn of<T: ArrowPrimitiveType>(rows: &Rows, column: &[Option<&ArrayRef>], least: bool) -> Vec<u32>
+/// A choice that looks at the values themselves, of whatever type they are.
+trait ByValue {
+    fn choose<'a, A: Array, V: Copy + Ord>(self, rows: &Rows, column: &[Option<&'a A>], value: impl Fn(&'a A, usize) -> V) -> Vec<u32>;
+}
+
+fn in_its_type(rows: &Rows, column: &[Option<&ArrayRef>], kind: ColumnType, choice: impl ByValue) -> Vec<u32> {
+    fn of<T: ArrowPrimitiveType>(rows: &Rows, column: &[Option<&ArrayRef>], choice: impl ByValue) -> Vec<u32>
     where
         T::Native: Ord,
     {
-        best(
-            rows,
-            &downcast(column, |array| array.as_primitive_opt::<T>()),
-            |array, row| array.value(row),
-            |a, b| if least { a < b } else { a > b },
-        )
+        choice.choose(rows, &downcast(column, |array| array.as_primitive_opt::<T>()), |array, row| array.value(row))
     }
     match kind {
-        ColumnType::Integer => of::<Int64Type>(rows, column, least),
-        ColumnType::Decimal => of::<Decimal128Type>(rows, column, least),
-        ColumnType::Timestamp => of::<TimestampMicrosecondType>(rows, column, least),
-        ColumnType::Date => of::<Date32Type>(rows, column, least),
-        ColumnType::Text => best(
-            rows,
-            &downcast(column, |array| array.as_string_opt::<i32>()),
-            |array, row| array.value(row),
-            |a, b| if least { a < b } else { a > b },
-        ),
-        // `Survivorship::fits` keeps these rules from booleans.
-        ColumnType::Boolean => most_recent(rows, column),
+        ColumnType::Integer => of::<Int64Type>(rows, column, choice),
+        ColumnType::Decimal => of::<Decimal128Type>(rows, column, choice),
+        ColumnType::Timestamp => of::<TimestampMicrosecondType>(rows, column, choice),
+        ColumnType::Date => of::<Date32Type>(rows, column, choice),
+        ColumnType::Text => choice.choose(rows, &texts(column), |array, row| array.value(row)),
+        ColumnType::Boolean => choice.choose(rows, &downcast(column, |array| array.as_boolean_opt()), |array, row| array.value(row)),
     }
 }
 
-fn longest(rows: &Rows, column: &[Option<&ArrayRef>]) -> Vec<u32> {
-    best(rows, &downcast(column, |array| array.as_string_opt::<i32>()), |array, row| array.value(row).chars().count(), |a, b| a > b)
+/// The least value or the greatest; false is less than true.
+struct Extreme {
+    least: bool,
+}
+
+impl ByValue for Extreme {
+    fn choose<'a, A: Array, V: Copy + Ord>(self, rows: &Rows, column: &[Option<&'a A>], value: impl Fn(&'a A, usize) -> V) -> Vec<u32> {
+        if self.least { best(rows, column, value, |a, b| a < b) } else { best(rows, column, value, |a, b| a > b) }
+    }
+}
+
+/// The value that most records have, by the most recent of them.
+struct MostFrequent;
+
+impl ByValue for MostFrequent {
+    fn choose<'a, A: Array, V: Copy + Ord>(self, rows: &Rows, column: &[Option<&'a A>], value: impl Fn(&'a A, usize) -> V) -> Vec<u32> {
+        let value_at = |at: usize| {
+            let (chunk, row) = rows.refs[at];
+            let array = column[chunk as usize].filter(|array| array.is_valid(row as usize))?;
+            Some((value(array, row as usize), at as u32))
+        };
+        let mut held: Vec<(V, u32)> = Vec::new();
+        let winner = |range: std::ops::Range<usize>| {
+            held.clear();
+            held.extend(range.filter_map(value_at));
+            // Two that agree or differ: the first is the most recent in either case.
+            if held.len() < 3 {
+                return held.first().map_or(NONE, |(_, at)| *at);
+            }
+            // Equal values side by side, the most recent of each first.
+            held.sort_unstable();
+            let runs = held.chunk_by(|a, b| a.0 == b.0).map(|run| (run.len(), std::cmp::Reverse(run[0].1)));
+            runs.max().map_or(NONE, |(_, at)| at.0)
+        };
+        rows.ranges().map(winner).collect()
+    }
+}
+
+/// How far a word forbids: a refusal, anything else, a consent.
+fn restriction(word: &str) -> u8 {
+    match word {
+        // What nearly all are needs no allocation.
+        "withdrawn" => 2,
+        "granted" => 0,
+        word => match Consent::from_word(word) {
+            Some(Consent::Withdrawn) => 2,
+            Some(Consent::Granted) => 0,
+            Some(Consent::Unknown) | None => 1,
+        },
+    }
+}
+
+/// The values of all records, each once, sorted and joined; null where there is none or the text is too long. And how
+/// many were.
+fn unions(rows: &Rows, column: &[Option<&ArrayRef>], separator: &str) -> (Result<ArrayRef, ArrowError>, u64) {
+    let column = texts(column);
+    let mut overflows = 0;
+    let mut parts: Vec<&str> = Vec::new();
+    let mut joined = String::new();
+    let mut made = StringBuilder::with_capacity(rows.members(), 0);
+    let mut bytes = 0;
+    for range in rows.ranges() {
+        parts.clear();
+        for (chunk, row) in &rows.refs[range] {
+            if let Some(array) = column[*chunk as usize].filter(|array| array.is_valid(*row as usize)) {
+                parts.extend(array.value(*row as usize).split(separator).map(str::trim).filter(|part| !part.is_empty()));
+            }
+        }
+        parts.sort_unstable();
+        parts.dedup();
+        joined.clear();
+        for part in &parts {
+            if !joined.is_empty() {
+                joined.push_str(separator);
+            }
+            joined.push_str(part);
+        }
+        match joined.len() {
+            0 => made.append_null(),
+            length if length > UNION_BYTES_MAX => {
+                overflows += 1;
+                made.append_null();
+            }
+            length => {
+                bytes += length;
+                if i32::try_from(bytes).is_err() {
+                    return (Err(ArrowError::OffsetOverflowError(bytes)), overflows);
+                }
+                made.append_value(&joined);
+            }
+        }
+    }
+    (Ok(Arc::new(made.finish())), overflows)
 }
 
 /// The sums, null where there is nothing to add or the sum does not fit; and how many did not.
@@ -505,7 +660,7 @@ fn consent_part(name: &str) -> Option<(Purpose, ConsentPart)> {
 }
 
 fn choose_consent(plan: &GoldenPlan, column: &GoldenColumn, rows: &Rows, values: &[Option<&ArrayRef>]) -> Result<Choice, GoldenError> {
-    let misfit = || GoldenError::Rule { column: column.name.clone(), kind: column.kind, rule: column.rule };
+    let misfit = || GoldenError::Rule { column: column.name.clone(), kind: column.kind, rule: column.rule.survivorship };
     let (purpose, part) = consent_part(&column.name).ok_or_else(misfit)?;
     let winners = consent_winners(plan, purpose, rows)?;
     let array = match part {

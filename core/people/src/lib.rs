@@ -7,7 +7,7 @@
 //! 2. [`pull`]: which of the pulled rows are new, changed, unchanged, superseded or deleted.
 //! 3. [`scope`]: which records can have another outcome than before.
 //! 4. [`identity`]: which records are one member, and the member's id.
-//! 5. [`golden`]: the member's columns, each by its survivorship rule. [`explain`] says which record
+//! 5. [`golden`]: the member's columns, each by its survivorship rule. [`explain`] says which records
 //!    each value came from.
 
 mod cast;
@@ -28,9 +28,12 @@ pub mod phone;
 pub mod pull;
 pub mod scope;
 
-pub use explain::{Explained, explain};
+pub use explain::{Explained, Joined, Origin, SharedKey, explain, joined};
 pub use golden::{Golden, GoldenColumn, GoldenError, GoldenPlan, Loaded, golden};
-pub use identity::{Identified, IdentityConfig, Members, PreviousMembers, SharedPhonePolicy, assignment_schema, identify, index_columns};
+pub use identity::{
+    Identified, IdentityConfig, KeyLimits, Members, PreviousMembers, SharedPhone, SharedPhonePolicy, assignment_schema, identify,
+    index_columns,
+};
 pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Split, Unit};
 pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
 pub use pull::{Chunk, Deletions, Known, Pull, PullInput, Resolved, SourceCounts};

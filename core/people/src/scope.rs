@@ -1,6 +1,6 @@
 //! The scope of a run: the records that have to be decided anew, so that a run's cost follows what changed.
 //!
-//! Who is who depends on nothing but equal values of keys. So a record whose row is as it was can only have
+//! Who is who depends on nothing but equal values of keys and what operators decided. So a record whose row is as it was can only have
 //! another outcome where it shares a value with a record that changed, as that is now or was before, or with
 //! one that was of a member with such a record, and so on. [`narrow`] starts from the records that came
 //! changed, came new or went, and adds whoever can be reached until nothing is added. What is left keeps its
@@ -9,7 +9,7 @@
 //! Reaching is a few passes over the keys of all records, which costs far less than to match them: most are
 //! answered by one bit of a filter.
 
-use arrow::array::{Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::UInt64Type;
 use reunion_keys::Lookup;
@@ -17,7 +17,7 @@ use reunion_model::record::{PHONE, REASON, RECORD_KEY};
 use reunion_model::threads::{both, on_all_cores};
 use reunion_model::{Reason, RecordKey};
 
-use crate::identity::{IdentityConfig, KeyColumns};
+use crate::identity::{IdentityConfig, KeyColumns, KeyRow, Rule};
 use crate::matching::{KeySet, positions};
 use crate::pull::{Assignments, Chunk, Pull, PullInput, RECORDS, SourceCounts, Starts};
 use crate::table::{NONE, StateError, all_sixteen, byte_of, byte_reason, numbers_of, sixteens_of, texts_of};
@@ -35,6 +35,8 @@ pub struct Settled {
     pub(crate) counts: Vec<SourceCounts>,
     /// How many there are, by source.
     pub(crate) live: Vec<u64>,
+    /// Of all of these, how many are in quarantine.
+    pub(crate) quarantined: u64,
 }
 
 /// What a run has to decide.
@@ -57,7 +59,7 @@ pub struct Scope {
 /// The columns of records that [`narrow`] needs; a chunk may lack those that its source does not have.
 pub fn key_columns(config: &IdentityConfig) -> Vec<String> {
     let own = [RECORD_KEY, REASON, PHONE].map(str::to_owned);
-    own.into_iter().chain(config.keys.iter().filter(|key| *key != PHONE).cloned()).collect()
+    own.into_iter().chain(config.key_columns().into_iter().filter(|key| key != PHONE)).collect()
 }
 
 /// Narrows a run to what can change. `None` where there is nothing before, or where more than `share_max` of
@@ -65,6 +67,7 @@ pub fn key_columns(config: &IdentityConfig) -> Vec<String> {
 ///
 /// Of the chunks no more than [`key_columns`] is looked at. `members` are those of the previous generation, of
 /// which the ids are looked at. The config has to be the one with which the previous assignments were made.
+/// `decided` are the records that decisions speak of which hold now, or held then.
 ///
 /// # Errors
 /// Where the batches are not what they should be.
@@ -72,6 +75,7 @@ pub fn narrow(
     input: &PullInput,
     members: &[RecordBatch],
     config: &IdentityConfig,
+    decided: &[RecordKey],
     lookup: &Lookup,
     share_max: f64,
 ) -> Result<Option<Scope>, StateError> {
@@ -81,6 +85,7 @@ pub fn narrow(
     let records = Records::new(input, config, lookup)?;
     let mut reach = Reach::new(&records);
     reach.start();
+    reach.take_decided(decided);
     if !reach.spread() || reach.count as f64 > share_max * records.len() as f64 {
         return Ok(None);
     }
@@ -93,7 +98,7 @@ struct Rows {
     keys: Vec<u128>,
     /// 0 where the row has no usable phone.
     phones: Vec<u64>,
-    /// The values of keys other than the phone; 0 is none.
+    /// The values of every key but the phone alone; 0 is none.
     others: Vec<Vec<u128>>,
 }
 
@@ -114,13 +119,15 @@ impl Rows {
                 rows.phones.extend(usable);
             }
         }
-        let columns = KeyColumns::new(chunks, config, lookup)?;
-        let is_there = |column: &&Vec<Option<StringArray>>| column.iter().flatten().any(|texts| texts.null_count() < texts.len());
+        let keys = KeyColumns::new(chunks, config, lookup)?;
         let all = (0..total as u32).collect::<Vec<_>>();
-        let values = |column: &Vec<Option<StringArray>>| {
-            on_all_cores(&all, RECORDS_PER_THREAD_MIN, |row| columns.hash(column, rows.starts.locate(*row)).unwrap_or_default())
+        let values = |rule: &Rule| {
+            on_all_cores(&all, RECORDS_PER_THREAD_MIN, |at| {
+                let (chunk, row) = rows.starts.locate(*at);
+                keys.value(rule, KeyRow { chunk, row, phone: rows.phones[*at as usize] }).unwrap_or_default()
+            })
         };
-        let others = columns.others.iter().filter(is_there).map(values).collect();
+        let others = keys.rules.iter().filter(|rule| !rule.is_phone() && keys.may_join(rule)).map(values).collect();
         Ok(Self { others, ..rows })
     }
 }
@@ -223,6 +230,16 @@ impl<'a> Reach<'a> {
         }
     }
 
+    /// Takes in the records that decisions speak of. They are few, and who they lead to may have changed.
+    fn take_decided(&mut self, decided: &[RecordKey]) {
+        let keys = decided.iter().map(|key| key.as_u128()).collect::<Vec<_>>();
+        for record in positions(&keys, &self.records.before.keys) {
+            if record != NONE {
+                self.take(record);
+            }
+        }
+    }
+
     /// Takes in who shares a value with what is in, until nobody is added. Gives up where that takes long.
     fn spread(&mut self) -> bool {
         for _ in 0..PASSES_MAX {
@@ -321,10 +338,12 @@ impl<'a> Reach<'a> {
     /// Counts what the pulls said of the records that stay as they are.
     fn settled(&self) -> Settled {
         let Records { input, before, source, offers, .. } = self.records;
-        let mut settled = Settled { counts: vec![SourceCounts::default(); input.sources.len()], live: vec![0; input.sources.len()] };
+        let sources = input.sources.len();
+        let mut settled = Settled { counts: vec![SourceCounts::default(); sources], live: vec![0; sources], quarantined: 0 };
         for record in (0..self.records.len()).filter(|record| !self.is_in[*record]) {
             let source = usize::from(source[record]);
             settled.live[source] += 1;
+            settled.quarantined += u64::from(before.reasons[record] != 0);
             let (counts, offers) = (&mut settled.counts[source], u64::from(offers[record]));
             if offers == 0 {
                 continue;

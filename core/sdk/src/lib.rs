@@ -43,8 +43,8 @@ pub use batches::{EventsBuilder, ReceiptsBuilder, RejectedBuilder};
 pub use call::Call;
 pub use reunion_abi::text_array;
 pub use reunion_model::plugin::{
-    Capabilities, ChannelTraits, DispatchInfo, ErrorClass, Finding, FindingLevel, Item, Manifest, Needs, PluginError, PluginKind, Reach,
-    ReadMode, ReadRequest, holds_password, rejected_schema,
+    Capabilities, ChannelTraits, DispatchInfo, ErrorClass, Finding, FindingLevel, HttpAnswer, HttpRequest, Item, Manifest, Needs,
+    PluginError, PluginKind, Reach, ReadMode, ReadRequest, holds_password, rejected_schema,
 };
 pub use reunion_model::task::{Outcome, Verdict, event_schema, receipt_schema, task_schema};
 pub use reunion_model::{Reason, limits};
@@ -53,7 +53,8 @@ pub use secret::Secret;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-/// [`Manifest::abi`] of a plugin that is built with this SDK.
+/// The version of the ABI that this SDK was made for. In place of [`Manifest::abi`] it writes the least version that the
+/// plugin needs, so that older hosts take it too.
 pub const ABI_VERSION: [u32; 2] = [reunion_abi::MAJOR, reunion_abi::MINOR];
 
 /// A stream of items. It may work lazily; it ends with [`Item::End`] or an error.
@@ -106,7 +107,7 @@ pub trait Source: Send + Sync + Sized + 'static {
 /// Hands tasks to somewhere. One value is one component of the operator's config.
 ///
 /// The host makes one call at a time, from any thread; `poll` beside `push` only where the manifest
-/// says `concurrent_poll`.
+/// says `concurrent_poll`. Values on which it calls `callback` are called with nothing else.
 pub trait Channel: Send + Sync + Sized + 'static {
     /// The component's `with` table.
     type Config: DeserializeOwned;
@@ -146,5 +147,16 @@ pub trait Channel: Send + Sync + Sized + 'static {
     /// Here or in the stream.
     fn poll(&self, _call: &Call, _state: Option<Value>) -> Result<Items, PluginError> {
         Ok(Box::new(std::iter::once(Ok(Item::End { as_of_us: None }))))
+    }
+
+    /// Answers a request of HTTP that anybody may have sent, within the call's deadline of a few seconds. Find out
+    /// whether it is genuine before anything else; answer what is not, or makes no sense, with a status of 4xx. The events
+    /// of the answer, of [`event_schema`] and no more than [`limits::BATCH_ROWS_MAX`], are stored before it is sent.
+    /// Called only where the manifest says `callback`, on a value that is for requests alone.
+    ///
+    /// # Errors
+    /// Where it cannot be answered now: the sender is told to try again.
+    fn callback(&self, _call: &Call, _request: &HttpRequest) -> Result<HttpAnswer, PluginError> {
+        Ok(HttpAnswer::status(404))
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use reunion_sdk::{
-    ABI_VERSION, Call, Capabilities, Channel, ChannelTraits, DispatchInfo, Finding, Item, Items, Manifest, PluginError, PluginKind, Reach,
-    Receipts, ReceiptsBuilder,
+    ABI_VERSION, Call, Capabilities, Channel, ChannelTraits, DispatchInfo, EventsBuilder, Finding, HttpAnswer, HttpRequest, Item, Items,
+    Manifest, Outcome, PluginError, PluginKind, Reach, Receipts, ReceiptsBuilder,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ impl Channel for MisbehavingChannel {
             config_schema: Keys::schema(PluginKind::Channel, &[], own),
             sample: "idempotent = true\ndo = \"sigsegv\"\nat = \"receipt\"\nafter_rows = 500\n".into(),
             // Asked, so that it can misbehave there; it never has anything to say.
-            capabilities: Capabilities { polls: true, ..Capabilities::default() },
+            capabilities: Capabilities { polls: true, callback: true, ..Capabilities::default() },
             // A bad plugin is not to be confined by its own word.
             needs: None,
         }
@@ -105,6 +105,21 @@ impl Channel for MisbehavingChannel {
     fn poll(&self, call: &Call, _: Option<Value>) -> Result<Items, PluginError> {
         self.told.called(Stage::Poll, call)?;
         Ok(Box::new(std::iter::once(Ok(Item::End { as_of_us: None }))))
+    }
+
+    fn callback(&self, call: &Call, request: &HttpRequest) -> Result<HttpAnswer, PluginError> {
+        if request.method != "POST" {
+            return Ok(HttpAnswer::status(405).header("allow", "POST"));
+        }
+        let body = String::from_utf8_lossy(&request.body);
+        let ids: Vec<_> = body.lines().filter_map(|line| line.strip_prefix("task ")).collect();
+        if ids.is_empty() {
+            return Ok(HttpAnswer::status(400));
+        }
+        self.told.called(Stage::Callback, call)?;
+        let mut events = EventsBuilder::new();
+        ids.iter().for_each(|id| events.push(&format!("added {id}"), id, Outcome::Added, None, None));
+        Ok(HttpAnswer::status(200).body("text/plain", format!("{} events", events.len())).events(events.finish()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A source and a channel that misbehave on command, to test that a bad plugin costs one component and nothing else.
 //!
 //! Without a command both are well-behaved: `rows` made-up members with resume states, and a channel that accepts
-//! every task. The command stands in the component's config:
+//! every task, and takes each line `task <id>` of a request from outside for a member who was added. The command stands in the component's config:
 //!
 //! | key | means |
 //! |---|---|
@@ -23,12 +23,14 @@
 //! | `socket` | closing and writing to the process's sockets |
 //! | `order` | items that come in another order, or are too large |
 //! | `receipts` | receipts that are wrong, missing or there twice |
+//! | `answers` | answers to requests from outside that nobody can send on |
 //! | `chatter` | flooding the log and the standard streams, and telling what is not to be told |
 //! | `process` | changing, leaking or killing what belongs to the whole process and to others |
 //!
 //! What the SDK would not let an author do is done below it: see `raw`.
 #![allow(unsafe_code)]
 
+mod answers;
 mod beside;
 mod channel;
 mod chatter;

@@ -47,6 +47,8 @@ pub(crate) enum Patch {
     Items(fn(abi::Item) -> Vec<abi::Item>),
     /// Another stream.
     Stream(fn(&mut abi::Stream)),
+    /// Another answer.
+    Answer(fn(&mut abi::HttpAnswer)),
 }
 
 thread_local! {
@@ -76,12 +78,13 @@ pub fn source_plugin() -> abi::Plugin {
 /// The table of the channel.
 pub fn channel_plugin() -> abi::Plugin {
     static TABLE: ChannelTable = ChannelTable {
-        size: ChannelTable::SIZE_1_0,
+        size: ChannelTable::SIZE_1_1,
         reserved: 0,
         describe: CHANNEL_TABLE.describe,
         check: CHANNEL_TABLE.check,
         push: Some(push),
         poll: Some(poll),
+        callback: Some(callback),
     };
     beside::reach(Early::Entry);
     abi::Plugin { channel: &raw const TABLE, ..CHANNEL }
@@ -136,6 +139,24 @@ unsafe extern "C" fn poll(
     };
     // SAFETY: as of `read`.
     unsafe { open(out, poll) }
+}
+
+unsafe extern "C" fn callback(
+    instance: *mut abi::Instance,
+    call: *const abi::Call,
+    request: *const abi::HttpRequest,
+    out: *mut abi::HttpAnswer,
+    error: *mut abi::Error,
+) -> i32 {
+    let callback = CHANNEL_TABLE.callback.expect("the SDK's table is complete");
+    TOLD.take();
+    // SAFETY: the host's own arguments.
+    let status = unsafe { callback(instance, call, request, out, error) };
+    if let (abi::OK, Some(Patch::Answer(spoil))) = (status, TOLD.take()) {
+        // SAFETY: `out` is valid by contract.
+        spoil(unsafe { &mut *out });
+    }
+    status
 }
 
 /// A stream of the SDK's, between it and the host.

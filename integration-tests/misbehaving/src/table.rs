@@ -5,7 +5,7 @@ use reunion_sdk::{Call, PluginError, PluginKind};
 
 use crate::raw::Which;
 use crate::told::Stage;
-use crate::{chatter, crash, garbage, hang, memory, order, process, receipts, socket};
+use crate::{answers, chatter, crash, garbage, hang, memory, order, process, receipts, socket};
 
 /// What is done.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub enum Deed {
     Items(Which, fn(abi::Item) -> Vec<abi::Item>),
     /// The stream that a call answers with becomes another one.
     Stream(fn(&mut abi::Stream)),
+    /// The answer to a request from outside becomes another one.
+    Answer(fn(&mut abi::HttpAnswer)),
 }
 
 /// One misbehaviour.
@@ -51,6 +53,10 @@ const fn receipt(name: &'static str, replace: fn(abi::Item) -> Vec<abi::Item>) -
 
 const fn stream(name: &'static str, spoil: fn(&mut abi::Stream)) -> Misbehaviour {
     Misbehaviour { name, deed: Deed::Stream(spoil), each_item: false, of_channels: false }
+}
+
+const fn answer(name: &'static str, spoil: fn(&mut abi::HttpAnswer)) -> Misbehaviour {
+    Misbehaviour { name, deed: Deed::Answer(spoil), each_item: false, of_channels: true }
 }
 
 /// Every misbehaviour.
@@ -96,6 +102,12 @@ pub const TABLE: &[Misbehaviour] = &[
     receipt("double_receipts", receipts::double),
     receipt("missing_receipts", receipts::missing).each_item(),
     receipt("not_sent_without_delay", receipts::not_sent_without_delay),
+    answer("huge_answer", answers::huge),
+    answer("odd_answer", answers::odd),
+    answer("split_answer", answers::split),
+    answer("framed_answer", answers::framed),
+    answer("many_events", answers::many_events),
+    answer("half_events", answers::half_events),
     act("flood_log", chatter::flood_log),
     act("flood_stderr", chatter::flood_stderr),
     act("phone_in_log", chatter::phone_in_log),
@@ -132,6 +144,7 @@ impl Misbehaviour {
             Deed::Act(_) => true,
             Deed::Fail(_) => stage.can_fail(),
             Deed::Stream(_) => matches!(stage, Stage::Read | Stage::Push | Stage::Poll),
+            Deed::Answer(_) => *stage == Stage::Callback,
             // Rows come in no order that a marker could break where there are none, and a poll of ours has none.
             Deed::Items(Which::Begin, _) => *stage == Stage::Item,
             Deed::Items(Which::Batch, _) => matches!(stage, Stage::Item | Stage::Receipt),

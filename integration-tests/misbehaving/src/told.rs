@@ -37,6 +37,8 @@ pub enum Stage {
     End,
     /// Channel: `poll`, or its first item.
     Poll,
+    /// Channel: a request from outside, or the answer to it.
+    Callback,
     /// Letting go of what a read or push has open: with its end marker, or when its stream is released before.
     Release,
     /// Ending the component.
@@ -45,8 +47,18 @@ pub enum Stage {
 
 impl Stage {
     const OF_SOURCES: &[Self] = &[Self::Create, Self::Check, Self::Schema, Self::Read, Self::Item, Self::End, Self::Release, Self::Destroy];
-    const OF_CHANNELS: &[Self] =
-        &[Self::Create, Self::Describe, Self::Check, Self::Push, Self::Receipt, Self::End, Self::Poll, Self::Release, Self::Destroy];
+    const OF_CHANNELS: &[Self] = &[
+        Self::Create,
+        Self::Describe,
+        Self::Check,
+        Self::Push,
+        Self::Receipt,
+        Self::End,
+        Self::Poll,
+        Self::Callback,
+        Self::Release,
+        Self::Destroy,
+    ];
 
     /// Those that a plugin of this kind has.
     pub const fn of(kind: PluginKind) -> &'static [Self] {
@@ -69,6 +81,7 @@ impl Stage {
             Self::Receipt => "receipt",
             Self::End => "end",
             Self::Poll => "poll",
+            Self::Callback => "callback",
             Self::Release => "release",
             Self::Destroy => "destroy",
         }
@@ -204,6 +217,7 @@ impl Order {
             Deed::Fail(error) => return Err(error()),
             Deed::Items(_, replace) => raw::tell(Patch::Items(replace)),
             Deed::Stream(spoil) => raw::tell(Patch::Stream(spoil)),
+            Deed::Answer(spoil) => raw::tell(Patch::Answer(spoil)),
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use reunion_host::{CallOptions, Polled};
+use reunion_host::{CallOptions, Callback, Polled};
 use reunion_misbehaving::{Deed, Misbehaviour, PHONE};
-use reunion_sdk::{ErrorClass, PluginError, PluginKind, Reach, Verdict};
+use reunion_sdk::{ErrorClass, HttpRequest, Outcome, PluginError, PluginKind, Reach, Verdict};
 
 use support::{channel, push, task};
 
@@ -27,6 +27,43 @@ fn poll(config: &Value) -> Result<Vec<Polled>, PluginError> {
         all.push(polled);
     }
     Ok(all)
+}
+
+/// Tells the channel that these members were added.
+fn callback(config: &Value, tasks: &[usize]) -> Result<Callback, PluginError> {
+    let body: String = tasks.iter().map(|at| format!("task {}\n", task(*at))).collect();
+    let request = HttpRequest { method: "POST".into(), body: body.into_bytes(), ..HttpRequest::default() };
+    channel(config).unwrap().callback(&CallOptions::default(), &request)
+}
+
+#[test]
+fn a_request_from_outside_is_answered() {
+    let answer = callback(&json!({}), &[3, 4]).unwrap();
+    let events: Vec<_> = answer.events.iter().map(|event| (event.task, event.outcome)).collect();
+    assert_eq!((answer.status, answer.body.as_slice()), (200, b"2 events".as_slice()));
+    assert_eq!(events, [(task(3), Outcome::Added), (task(4), Outcome::Added)]);
+    assert_eq!(answer.headers, [("content-type".to_owned(), "text/plain".to_owned())]);
+    assert_eq!(callback(&json!({}), &[]).unwrap().status, 400);
+    let get = HttpRequest { method: "GET".into(), ..HttpRequest::default() };
+    assert_eq!(channel(&json!({})).unwrap().callback(&CallOptions::default(), &get).unwrap().status, 405);
+}
+
+#[test]
+fn an_answer_that_nobody_can_send_on_is_refused() {
+    let told = [
+        ("huge_answer", "an answer has a body of 2097152 bytes, and 1048576 are the limit"),
+        ("odd_answer", "an answer has a status that is not within 200 to 599"),
+        ("split_answer", "an answer has a value of the header x-phone that is not of printable ASCII"),
+        ("framed_answer", "an answer has the header Content-Length, which is the host's to set"),
+        ("many_events", "a batch of 8193 rows, and 8192 are the limit"),
+        ("half_events", "the events of an answer cannot be taken"),
+    ];
+    let answers = Misbehaviour::of(PluginKind::Channel).filter(|one| matches!(one.deed, Deed::Answer(_))).map(|one| one.name);
+    assert_eq!(answers.collect::<Vec<_>>(), told.map(|(name, _)| name), "none is forgotten");
+    for (name, rule) in told {
+        let error = callback(&json!({"do": name, "at": "callback"}), &[1]).unwrap_err();
+        assert!(error.class == ErrorClass::Internal && error.message.contains(rule) && !error.message.contains(PHONE), "{name}: {error}");
+    }
 }
 
 #[test]
@@ -128,6 +165,7 @@ fn a_panic_and_an_error_come_where_they_were_told() {
             pushed(&told("receipt"), 40).2,
             pushed(&told("end"), 40).2,
             poll(&told("poll")).err(),
+            callback(&told("callback"), &[1]).err(),
         ];
         for error in errors {
             let error = error.unwrap();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use reunion_host::{CallOptions, ComponentSpec, Health, HealthState, Isolation, Plugin, Plugins, SourceConnector};
+use reunion_host::{CallOptions, ComponentSpec, Health, HealthState, Isolation, Part, Plugin, Plugins, SourceConnector};
 use reunion_model::plugin::{Item, PluginKind, ReadMode, ReadRequest};
 use serde_json::{Value, json};
 
@@ -56,7 +56,10 @@ fn run() -> Outcome<()> {
         println!("{way:<12} least {:.3}  middle {:.3}  most {:.3}", secs[0], secs[secs.len() / 2], secs[secs.len() - 1]);
     }
     let idle = bridged(&plugins, &plugin, "idle", Isolation::Process, &config)?;
-    println!("a worker that was made and not called: {} KiB resident", resident_kib(plugins.health(PluginKind::Source, "idle"))?);
+    println!(
+        "a worker that was made and not called: {} KiB resident",
+        resident_kib(plugins.health(PluginKind::Source, "idle", Part::Work))?
+    );
     drop(idle);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Parser;
-use reunion_integration_tests::generator::{Encoding, Plan, file, make};
+use reunion_integration_tests::generator::{Encoding, Plan, add_hard_cases, file, make};
 
 /// Writes till.csv (GB18030), shop.csv (UTF-8) and truth.csv into a folder.
 #[derive(Parser)]
@@ -27,14 +27,21 @@ struct Arguments {
     /// With rows that cannot be read.
     #[arg(long)]
     unreadable: bool,
+    /// With the hardest cases: recycled numbers, one person with a card in each store, a placeholder on no list.
+    #[arg(long)]
+    hard: bool,
     /// Both files as UTF-8, for tools that know nothing else.
     #[arg(long)]
     utf8: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { folder, rows, seed, stores, changed, unreadable, utf8 } = Arguments::parse();
-    let made = make(&Plan { rows, seed, stores, changed, unreadable });
+    let Arguments { folder, rows, seed, stores, changed, unreadable, hard, utf8 } = Arguments::parse();
+    let plan = Plan { rows, seed, stores, changed, unreadable };
+    let mut made = make(&plan);
+    if hard {
+        add_hard_cases(&mut made, &plan);
+    }
     fs::create_dir_all(&folder)?;
     for (export, encoding) in made.exports.iter().zip([if utf8 { Encoding::Utf8 } else { Encoding::Gb18030 }, Encoding::Utf8]) {
         fs::write(folder.join(export.name).with_extension("csv"), file(export, encoding, unreadable)?)?;

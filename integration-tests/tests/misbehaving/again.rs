@@ -19,7 +19,7 @@ use reunion_host::{CallOptions, ChannelConnector, ComponentSpec, Limits, Plugins
 use reunion_integration_tests::harness::binary;
 use reunion_misbehaving::{Misbehaviour, Stage};
 use reunion_model::TaskId;
-use reunion_model::plugin::{DispatchInfo, ErrorClass, Item, PluginError, PluginKind, ReadMode, ReadRequest};
+use reunion_model::plugin::{DispatchInfo, ErrorClass, HttpRequest, Item, PluginError, PluginKind, ReadMode, ReadRequest};
 use reunion_model::task::{Verdict, task_schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -244,6 +244,10 @@ impl Site {
             let mut polled = channel.poll(&CallOptions::default(), None)?;
             while polled.next()?.is_some() {}
             drop(polled);
+            let added = format!("task {}\n", task(1)).into_bytes();
+            let request = HttpRequest { method: "POST".into(), body: added, ..HttpRequest::default() };
+            let answer = channel.callback(&CallOptions::default(), &request)?;
+            assert_eq!((answer.status, answer.events.len()), (200, 1), "{deed:?}");
             Ok(channel)
         });
         let error = called.and_then(|channel| push(channel.as_ref(), deed, &counter)).err();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use reunion_host::{CallOptions, ChannelConnector, Event, Polled, Receipt};
+use reunion_host::{CallOptions, ChannelConnector, Event, Polled, Receipt, ReceiptStream};
 use reunion_model::plugin::PluginError;
 use reunion_model::task::Verdict;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::rules;
 use crate::stage::{Stage, Stop, failed, skipped};
 
 /// Hears the receipts of tasks.
-fn hear(receipts: &[Receipt], heard: &Heard) {
+pub fn hear(receipts: &[Receipt], heard: &Heard) {
     for receipt in receipts {
         heard.text("the code of a receipt", receipt.code.as_deref().unwrap_or_default());
         heard.text("the message of a receipt", receipt.message.as_deref().unwrap_or_default());
@@ -169,15 +169,18 @@ pub fn poll(stage: &Stage, trial: Trial) -> Played {
     Ok((note, Value::Null))
 }
 
-fn poll_beside_push(stage: &Stage, channel: &dyn ChannelConnector, trial: Trial) -> Result<(), Stop> {
-    let dispatch = Dispatch { number: trial.first_dispatch, tasks: 10 };
+/// A push that is begun, for something else to be done beside it.
+pub fn begin_push(stage: &Stage, channel: &dyn ChannelConnector, trial: Trial, dispatch: Dispatch) -> Result<Box<dyn ReceiptStream>, Stop> {
     let run = &stage.request.run;
     dispatch.phones().iter().for_each(|phone| stage.heard.know(phone));
     let options = CallOptions { dry_run: !trial.sends, ..stage.options() };
     let tasks = dispatch.batch(run).map_err(|error| skipped(format!("no tasks could be made: {error}")))?;
+    channel.push(&options, &dispatch.info(run), tasks).map_err(|error| stage.refused("push", &error, rules::RECEIPTS))
+}
+
+fn poll_beside_push(stage: &Stage, channel: &dyn ChannelConnector, trial: Trial) -> Result<(), Stop> {
     stage.calling("a poll ran beside a push");
-    let stream = channel.push(&options, &dispatch.info(run), tasks);
-    let mut stream = stream.map_err(|error| stage.refused("push", &error, rules::RECEIPTS))?;
+    let mut stream = begin_push(stage, channel, trial, Dispatch { number: trial.first_dispatch, tasks: 10 })?;
     poll_whole(stage, channel, None).map_err(|error| stage.refused("a poll beside a push", &error, rules::POLL))?;
     while let Some(receipts) = stream.next().map_err(|error| stage.refused("push", &error, rules::RECEIPTS))? {
         hear(&receipts, &stage.heard);

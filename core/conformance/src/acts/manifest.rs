@@ -4,7 +4,7 @@ use std::thread;
 
 use reunion_host::probe::Raw;
 use reunion_host::schema;
-use reunion_model::plugin::Manifest;
+use reunion_model::plugin::{Manifest, PluginKind};
 use serde_json::{Map, Value, json};
 
 use super::lifetime::settled;
@@ -104,6 +104,7 @@ pub fn faults(text: &[u8], file_name: &str) -> Vec<String> {
     Schema { faults: &mut faults }.check(&manifest.config_schema, "config_schema", 0);
     faults.extend(sample_fault(&manifest).map(|fault| format!("the sample {fault}")));
     faults.extend(modes_fault(&manifest));
+    faults.extend(callback_fault(&manifest).map(|fault| format!("the capability callback is {fault}")));
     faults
 }
 
@@ -138,6 +139,18 @@ fn modes_fault(manifest: &Manifest) -> Option<String> {
     let modes = &manifest.capabilities.modes;
     let unknown = modes.iter().find(|mode| !matches!(mode.as_str(), "snapshot" | "incremental"));
     unknown.map(|mode| format!("the mode {mode:?} is neither \"snapshot\" nor \"incremental\""))
+}
+
+fn callback_fault(manifest: &Manifest) -> Option<String> {
+    let needed = manifest.capabilities.minor_needed();
+    match manifest.kind {
+        _ if !manifest.capabilities.callback => None,
+        PluginKind::Source => Some("a channel's, and this is a source".to_owned()),
+        PluginKind::Channel if manifest.abi[1] < needed => {
+            Some(format!("there from version 1.{needed} of the ABI on, and the manifest's abi says 1.{}", manifest.abi[1]))
+        }
+        PluginKind::Channel => None,
+    }
 }
 
 fn sample_fault(manifest: &Manifest) -> Option<String> {
@@ -293,6 +306,12 @@ mod tests {
             with(json!({"sample": "path = "})),
             with(json!({"sample": "pth = 'x'"})),
             with(json!({"capabilities": {"modes": ["whole"]}})),
+            with(json!({"capabilities": {"callback": true}})),
+            faults(
+                br#"{"name":"desk","version":"1.2.3","abi":[1,0],"kind":"channel","summary":"Asks.","config_schema":{"type":"object"},"capabilities":{"callback":true}}"#,
+                "libreunion_channel_desk.so",
+            )
+            .join("\n"),
             schema(json!({})),
             schema(json!({"type": "object", "required": ["b"], "properties": {"a": {"type": "text", "pattern": "x", "enum": []}}})),
             schema(

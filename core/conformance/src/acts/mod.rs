@@ -1,5 +1,6 @@
 //! What a child tries.
 
+mod callback;
 mod cancel;
 mod channel;
 mod config;
@@ -36,6 +37,7 @@ pub fn perform(stage: &Stage) -> (Outcome, Value) {
         Act::Cancel(trial) => cancel::cancel(stage, *trial),
         Act::Push { dispatch, how } => channel::push(stage, *dispatch, *how),
         Act::Poll(trial) => channel::poll(stage, *trial),
+        Act::Callback(trial) => callback::callback(stage, *trial),
         Act::Panic => sizes::panic(stage),
         Act::Remains(trial) => lifetime::remains(stage, *trial),
         Act::Memory(trial) => lifetime::memory(stage, *trial),

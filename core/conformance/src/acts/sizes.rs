@@ -116,6 +116,12 @@ fn small_structs(stage: &Stage, library: &Raw) -> Result<(), Stop> {
     if let Ok(mut instance) = library.create(&config(stage, library), None) {
         stage.calling("check ran with a struct of the call that is too small");
         expect(instance.check(&stage.request.run, Some(SMALL_BYTES)), "the call")?;
+        for (request, answer, what) in [(Some(SMALL_BYTES), None, "a request"), (None, Some(SMALL_BYTES), "an answer")] {
+            stage.calling(format!("callback ran with a struct of {what} that is too small"));
+            if let Some(status) = instance.callback(request, answer) {
+                expect(status, what)?;
+            }
+        }
     }
     Ok(())
 }

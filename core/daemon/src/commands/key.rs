@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reunion_generations::{StateDir, open_or_create_keys, store_keys};
 use reunion_keys::{KeyRing, MasterKey};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::cli::{Exit, KeyCommand};
+use crate::cli::{Exit, KeyCommand, KeyEncoding};
 use crate::failure::{Doing, Failure};
 use crate::state::{State, keys_failure};
 
@@ -27,7 +29,7 @@ pub fn key(app: &App, command: KeyCommand) -> Result<Exit, Failure> {
     match command {
         KeyCommand::New { output } => new(output.as_deref()),
         KeyCommand::Rotate { master } => rotate(app, master.as_deref()),
-        KeyCommand::Export { version } => export(app, version),
+        KeyCommand::Export { version, encoding } => export(app, version, encoding),
     }
 }
 
@@ -85,13 +87,29 @@ fn read_master(path: &Path) -> Result<MasterKey, Failure> {
     })
 }
 
-fn export(app: &App, version: Option<u32>) -> Result<Exit, Failure> {
+fn export(app: &App, version: Option<u32>, encoding: KeyEncoding) -> Result<Exit, Failure> {
     let (_, ring) = open(app)?;
-    let version = version.unwrap_or(ring.current());
-    let key = ring.file_key(version).ok_or_else(|| {
-        Failure::usage(format!("the state has no version {version} of the data key")).help(format!("the present one is {}", ring.current()))
+    let chosen = version.unwrap_or(ring.current());
+    let document = |version: u32| {
+        let key = ring.file_key(version)?;
+        Some(json!({ "version": version, "key": hex::encode(key.as_ref()), "base64": STANDARD.encode(key.as_ref()) }))
+    };
+    let mut result = document(chosen).ok_or_else(|| {
+        let known = ring.versions().map(|version| version.to_string()).collect::<Vec<_>>().join(", ");
+        Failure::usage(format!("the state has no version {chosen} of the data key")).help(format!("it has {known}"))
     })?;
-    let key = hex::encode(key.as_ref());
-    app.print(&json!({ "version": version, "key": key }), |_| key.clone())?;
+    result["keys"] = ring.versions().filter_map(document).collect();
+    let others: Vec<String> = ring.versions().filter(|other| *other != chosen).map(|version| version.to_string()).collect();
+    if version.is_none() && !others.is_empty() {
+        // On standard error: what is printed may be handed on as it is.
+        tracing::info!("this is version {chosen} of the key; older files need another, --version {}", others.join(" or "));
+    }
+    app.print(&result, |result: &Value| {
+        let name = match encoding {
+            KeyEncoding::Hex => "key",
+            KeyEncoding::Base64 => "base64",
+        };
+        result[name].as_str().unwrap_or_default().to_owned()
+    })?;
     Ok(Exit::Done)
 }

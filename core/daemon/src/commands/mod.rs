@@ -3,6 +3,7 @@
 mod check;
 mod explain;
 pub mod key;
+mod members;
 pub mod plugins;
 mod query;
 mod registry;
@@ -40,12 +41,13 @@ pub fn execute(app: &App, command: Command) -> Result<Exit, Failure> {
         Command::Query { sql } => query::query(app, &sql),
         Command::Tasks(command) => tasks::tasks(app, command),
         Command::Plugins(command) => plugins::plugins(app, command),
+        Command::Members(command) => members::members(app, command),
         Command::Suppress(command) => suppress::suppress(app, command),
         Command::Sources(command) => registry::change(app, Source, command),
         Command::Campaigns(command) => registry::change(app, Campaign, command),
         Command::Rollback { to } => rollback::rollback(app, to),
         Command::Key(command) => key::key(app, command),
-        Command::Verify { generation } => verify::verify(app, generation),
+        Command::Verify { generation, all } => verify::verify(app, generation, all),
         Command::PluginCase => Err(Failure::usage("a case of `plugins verify` is tried before there is a config")),
     }
 }

@@ -105,6 +105,9 @@ fn text(listed: &Listed) -> String {
         Ok(manifest) => {
             let _ = writeln!(text, "{} (version {}, ABI {}.{})\n", manifest.summary, manifest.version, manifest.abi[0], manifest.abi[1]);
             let _ = writeln!(text, "needs: {}", needs(manifest.needs.as_ref()));
+            if manifest.capabilities.callback {
+                let _ = writeln!(text, "takes requests from outside, at /callback/ and the channel's name: see [http] of the config");
+            }
             let _ = writeln!(text, "in a process of its own, {}\n", confine::offered_to(manifest.needs.as_ref()));
             text.push_str(&manifest.sample);
         }

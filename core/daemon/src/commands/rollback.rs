@@ -28,11 +28,13 @@ pub fn rollback(app: &App, to: Option<u64>) -> Result<Exit, Failure> {
         return Err(no_target(head.generation, &known));
     }
     // What is gone back to must be there and whole.
-    let damages = state.people.verify(&reference(target)).map_err(|error| {
-        Failure::guard(format!("generation {} cannot be used", target.generation)).because(error).help("choose an earlier one")
-    })?;
-    if let Some(damage) = damages.first() {
-        return Err(Failure::guard(format!("generation {} is damaged: {damage}", target.generation)).help("choose an earlier one"));
+    let choose = "`reunion verify --all` says which generations are whole: choose one with --to, or restore this one from a backup";
+    let verified = state
+        .people
+        .verify(&reference(target))
+        .map_err(|error| Failure::guard(format!("generation {} cannot be used", target.generation)).because(error).help(choose))?;
+    if let Some(damage) = verified.damages.first() {
+        return Err(Failure::guard(format!("generation {} is damaged: {damage}", target.generation)).help(choose));
     }
     let done = state.ask(state.ledger.rollback(&hold.lease, target.generation, &operator(), now_us()))?;
     let result = json!({

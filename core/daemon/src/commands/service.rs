@@ -1,7 +1,8 @@
 //! `run`: the daemon. Pipelines start by their schedules, tasks go out as they fall due, and results come
 //! in, until the service manager asks for the end.
 //!
-//! Runs and the outbox have a thread each, so that a long pull holds up no task. When the end is asked for,
+//! Runs and the outbox have a thread each, so that a long pull holds up no task, and requests from outside are taken
+//! beside both. When the end is asked for,
 //! work under way has `drain_secs` to finish; what does not is left as a power cut would leave it, which
 //! costs nothing but the time to take it up again.
 
@@ -20,6 +21,7 @@ use crate::cli::{Exit, RunArgs};
 use crate::components::{self, Trouble};
 use crate::config::{Component, Diagnostics};
 use crate::failure::{Doing, Failure};
+use crate::http::Server;
 use crate::outbox::Outbox;
 use crate::run;
 use crate::state::{Hold, State};
@@ -39,6 +41,8 @@ pub fn run(app: &App) -> Result<Exit, Failure> {
     let hold = state.hold(&app.config)?;
     let outbox = Outbox::new(app, &state)?;
     let stop = watch_signals(app)?;
+    let asked = stop.clone();
+    let http = app.config.http.listen.map(|address| Server::start(app, &state, address.0, move || asked.is_asked())).transpose()?;
     let schedules = Schedules::new(app);
     tell(&[NotifyState::Ready, NotifyState::Status(&schedules.waiting())]);
     feed_watchdog();
@@ -47,6 +51,10 @@ pub fn run(app: &App) -> Result<Exit, Failure> {
         scope.spawn(|| keep_sending(outbox, &stop));
         keep_running(app, &state, hold, schedules, &stop);
     });
+    // Last: what is sent at the end may be answered at once.
+    if let Some(http) = http {
+        http.stop();
+    }
     tracing::info!("ended as asked");
     Ok(Exit::Done)
 }

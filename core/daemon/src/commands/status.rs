@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use reunion_host::{Health, HealthState};
+use reunion_host::{Health, HealthState, Part};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -44,7 +44,8 @@ pub fn status(app: &App) -> Result<Exit, Failure> {
         [(Component::Source, app.config.sources.keys().collect::<Vec<_>>()), (Component::Channel, app.config.channels.keys().collect())]
             .into_iter()
             .flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name)))
-            .map(|(kind, name)| plugin(app, kind, name))
+            .flat_map(|(kind, name)| [Some(plugin(app, kind, name, Part::Work)), callbacks(app, kind, name)])
+            .flatten()
             .collect();
     let result = json!({
         "generation": head.as_ref().map(|head| head.generation),
@@ -56,11 +57,22 @@ pub fn status(app: &App) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// A component's plugin: whether it can be used, and how its worker is, or what became of it.
-fn plugin(app: &App, kind: Component, name: &str) -> Value {
-    let component = format!("{}.{name}", kind.table());
+/// The worker of a channel that is for requests from outside, where there was one.
+fn callbacks(app: &App, kind: Component, name: &str) -> Option<Value> {
+    let part = Part::Callbacks;
+    let is_there = app.config.http.listen.is_some() && app.plugins.health(components::plugin_kind(kind), name, part).is_some();
+    is_there.then(|| plugin(app, kind, name, part))
+}
+
+/// A part of a component's plugin: whether it can be used, and how its worker is, or what became of it.
+fn plugin(app: &App, kind: Component, name: &str, part: Part) -> Value {
+    let of = match part {
+        Part::Work => "",
+        Part::Callbacks => ", callbacks",
+    };
+    let component = format!("{}.{name}{of}", kind.table());
     let settings = components::settings(&app.config, &app.plugins, kind, name);
-    let health = app.plugins.health(components::plugin_kind(kind), name);
+    let health = app.plugins.health(components::plugin_kind(kind), name, part);
     let state = health.as_ref().map_or_else(|| "not started yet".to_owned(), in_words);
     match settings {
         Err(trouble) => {

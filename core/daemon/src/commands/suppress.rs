@@ -1,13 +1,16 @@
 //! `suppress add|ls|rm`.
 
+use std::collections::BTreeSet;
+
 use reunion_ledger::{NewSuppression, TaskFilter};
-use reunion_model::{Gate, Phone};
+use reunion_model::{Gate, Phone, TaskId};
 use reunion_people::PhoneRules;
 use serde_json::json;
 
 use crate::app::App;
 use crate::cli::{Exit, SuppressCommand};
 use crate::failure::{Doing, Failure};
+use crate::run::members_with;
 use crate::state::{State, moment, now_us};
 
 use super::{operator, table};
@@ -52,15 +55,35 @@ fn add(app: &App, state: &State, text: &str, reason: Option<String>) -> Result<E
         set_by: operator(),
     };
     let added = state.ask(state.ledger.suppress(&new))?;
-    let contact = state.keys.lookup().contact(phone);
-    let open = state.ask(state.ledger.tasks(&TaskFilter { contact: Some(contact), ..TaskFilter::default() }))?;
-    let open: Vec<_> = open.iter().filter(|task| task.state.is_open()).map(|task| (task.task_id, Gate::Suppressed)).collect();
+    let open: Vec<_> = open_tasks(state, phone, &new)?.into_iter().map(|task_id| (task_id, Gate::Suppressed)).collect();
     let taken_back = state.ask(state.ledger.refuse(&open, now))?;
     app.print(&json!({ "phone": phone.to_string(), "added": added, "tasks_taken_back": taken_back }), |_| {
         let what = if added { "is suppressed now" } else { "was suppressed already" };
         format!("{phone} {what}; {taken_back} open tasks were taken back")
     })?;
     Ok(Exit::Done)
+}
+
+/// The open tasks that a suppression ends: those of the number, and of the members who have it beside their phone,
+/// where it is the person who is to be left alone.
+fn open_tasks(state: &State, phone: Phone, new: &NewSuppression) -> Result<BTreeSet<TaskId>, Failure> {
+    let contact = state.keys.lookup().contact(phone);
+    let mut filters = vec![TaskFilter { contact: Some(contact), ..TaskFilter::default() }];
+    let members = match new.is_of_the_number_alone() {
+        true => Ok(Vec::new()),
+        false => state.head().and_then(|head| head.map_or(Ok(Vec::new()), |(_, head)| members_with(&head, phone))),
+    };
+    match members {
+        Ok(members) => filters.extend(members.into_iter().map(|member| TaskFilter { member: Some(member), ..TaskFilter::default() })),
+        // The suppression holds all the same, and is looked at again before a task is sent.
+        Err(failure) => tracing::warn!("open tasks at other numbers of the member were not looked for: {}", failure.render(false)),
+    }
+    let mut open = BTreeSet::new();
+    for filter in filters {
+        let tasks = state.ask(state.ledger.tasks(&filter))?;
+        open.extend(tasks.iter().filter(|task| task.state.is_open()).map(|task| task.task_id));
+    }
+    Ok(open)
 }
 
 fn ls(app: &App, state: &State, limit: u32) -> Result<Exit, Failure> {

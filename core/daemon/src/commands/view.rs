@@ -4,22 +4,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     new_null_array,
 };
 use arrow::compute::{concat_batches, filter_record_batch, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use reunion_generations::Generation;
 use reunion_ledger::{Head, Task, TaskFilter};
-use reunion_model::record::{CONTENT_HASH, RECORD_KEY, ROW_HASH};
-use reunion_model::schema::{MEMBER_ID, PHONE, timestamp_type};
-use reunion_model::{ContactId, MemberId, Phone};
+use reunion_model::phone::mask;
+use reunion_model::record::{CONTENT_HASH, RECORD_ID, RECORD_KEY, ROW_HASH};
+use reunion_model::schema::{MEMBER_ID, OTHER_PHONES, timestamp_type};
+use reunion_model::{MemberId, Reason, RecordKey};
+use reunion_people::PhoneRules;
 use reunion_rules::{Derivation, LinkedMembers, Table, TagState, derive};
 
 use crate::app::App;
 use crate::failure::{Doing, Failure};
-use crate::run::{StoredSchema, stored_tags};
+use crate::run::{StoredSchema, linked, stored_tags};
 use crate::state::State;
+
+/// Members that were joined to others again and again are followed this far.
+const FORWARDS_MAX: usize = 1_000;
 
 /// The head, and what the ledger knows beside it.
 pub struct View<'a> {
@@ -61,17 +66,29 @@ impl<'a> View<'a> {
     /// # Errors
     /// Where files cannot be read.
     pub fn rows_where(&self, table: &str, wanted: impl Fn(&RecordBatch) -> BooleanArray) -> Result<Option<RecordBatch>, Failure> {
-        let doing = || format!("the table {table} cannot be read");
         let mut found = Vec::new();
-        for part in self.generation.live(table, None).doing(doing)? {
+        self.each(table, None, &wanted, |rows| found.push(rows))?;
+        let Some(first) = found.first() else { return Ok(None) };
+        concat_batches(&first.schema(), &found).map(Some).doing(|| format!("the table {table} cannot be read"))
+    }
+
+    /// Hands over the rows of a table that are wanted, part by part.
+    fn each(
+        &self,
+        table: &str,
+        columns: Option<&[&str]>,
+        wanted: &dyn Fn(&RecordBatch) -> BooleanArray,
+        mut take: impl FnMut(RecordBatch),
+    ) -> Result<(), Failure> {
+        let doing = || format!("the table {table} cannot be read");
+        for part in self.generation.live(table, columns).doing(doing)? {
             let batch = part.doing(doing)?.batch;
             let rows = filter_record_batch(&batch, &wanted(&batch)).doing(doing)?;
             if rows.num_rows() > 0 {
-                found.push(rows);
+                take(rows);
             }
         }
-        let Some(first) = found.first() else { return Ok(None) };
-        concat_batches(&first.schema(), &found).map(Some).doing(doing)
+        Ok(())
     }
 
     /// Those rows of [`View::records`] that are wanted.
@@ -98,6 +115,80 @@ impl<'a> View<'a> {
         let assignments = self.rows_where("assignments", |batch| is_in(batch, MEMBER_ID, members))?;
         let keys = assignments.map(|batch| record_keys(&batch)).unwrap_or_default();
         self.records_where(|batch| is_in(batch, RECORD_KEY, &keys))
+    }
+
+    /// What became of a member that is no more: nothing of one that is there, or never was.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn forwarded(&self, member: MemberId) -> Result<Forwarded, Failure> {
+        let mut forwarded = Forwarded::default();
+        let Some(batch) = self.table("forwards")? else { return Ok(forwarded) };
+        let ids = batch.column(0).as_fixed_size_binary();
+        let into = batch.column(1).as_fixed_size_binary();
+        let next: HashMap<&[u8], Option<&[u8]>> =
+            (0..batch.num_rows()).map(|row| (ids.value(row), into.is_valid(row).then(|| into.value(row)))).collect();
+        let mut at = member;
+        for _ in 0..FORWARDS_MAX {
+            match next.get(at.0.as_slice()) {
+                None => break,
+                Some(None) => {
+                    forwarded.is_gone = true;
+                    break;
+                }
+                Some(Some(into)) => at = MemberId::from_slice(into).unwrap_or(at),
+            }
+        }
+        forwarded.into = (at != member).then_some(at);
+        Ok(forwarded)
+    }
+
+    /// The members that records are of now, for those of these keys that are of one.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn members_of(&self, keys: &HashSet<[u8; 16]>) -> Result<HashMap<RecordKey, MemberId>, Failure> {
+        self.assigned(|rows| is_in(rows, RECORD_KEY, keys))
+    }
+
+    /// The records of some members, each with its member.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn keys_of(&self, members: &HashSet<[u8; 16]>) -> Result<HashMap<RecordKey, MemberId>, Failure> {
+        self.assigned(|rows| is_in(rows, MEMBER_ID, members))
+    }
+
+    fn assigned(&self, wanted: impl Fn(&RecordBatch) -> BooleanArray) -> Result<HashMap<RecordKey, MemberId>, Failure> {
+        let mut found = HashMap::new();
+        self.each("assignments", Some(&[RECORD_KEY, MEMBER_ID]), &wanted, |rows| {
+            let [keys, members] = [0, 1].map(|column| rows.column(column).as_fixed_size_binary());
+            for row in (0..rows.num_rows()).filter(|row| members.is_valid(*row)) {
+                found.extend(RecordKey::from_slice(keys.value(row)).zip(MemberId::from_slice(members.value(row))));
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// The sources and ids of records, by the names that the config has for the sources. One that is gone is missing.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn names_of(&self, keys: &HashSet<[u8; 16]>) -> Result<HashMap<RecordKey, (String, String)>, Failure> {
+        let mut found = HashMap::new();
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        for (origin, name) in self.sources()? {
+            let wanted = |rows: &RecordBatch| is_in(rows, RECORD_KEY, keys);
+            self.each(&format!("records/{origin}"), Some(&[RECORD_KEY, RECORD_ID]), &wanted, |rows| {
+                let (keys, ids) = (rows.column(0).as_fixed_size_binary(), rows.column(1).as_string::<i32>());
+                for row in 0..rows.num_rows() {
+                    found.extend(RecordKey::from_slice(keys.value(row)).map(|key| (key, (name.clone(), ids.value(row).to_owned()))));
+                }
+            })?;
+        }
+        Ok(found)
     }
 
     /// The names of the sources that have records: as the state knows them, and as the config does.
@@ -133,7 +224,7 @@ impl<'a> View<'a> {
         let how = Derivation { clock_us: self.head.clock_us, timezone: self.app.config.timezone.rules(), linked: &linked, wanted: None };
         let derived = derive(std::slice::from_ref(&members), &how).doing(doing)?;
         let derived = derived.into_iter().next().ok_or_else(|| Failure::other("the members cannot be derived"))?;
-        let hidden = ["founding", "founded_at", "epoch", CONTENT_HASH, "source_mask"];
+        let hidden = ["founding", "founded_at", "epoch", CONTENT_HASH, "source_mask", OTHER_PHONES];
         let mut fields: Vec<Arc<Field>> = Vec::new();
         let mut columns: Vec<ArrayRef> = Vec::new();
         for (field, column) in derived.schema().fields().iter().zip(derived.columns()) {
@@ -165,11 +256,7 @@ impl<'a> View<'a> {
 
     fn linked(&self, members: &RecordBatch) -> Result<LinkedMembers, Failure> {
         let links = self.state.ask(self.state.ledger.facts())?.links;
-        let contacts: HashSet<ContactId> = links.iter().map(|link| link.contact).collect();
-        let lookup = self.state.keys.lookup();
-        let phones = members.column_by_name(PHONE).expect("members have phones").as_primitive::<UInt64Type>();
-        let is_linked = |phone: Option<u64>| phone.is_some_and(|phone| contacts.contains(&lookup.contact(Phone::from_e164_digits(phone))));
-        Ok(member_ids(members).into_iter().zip(phones.iter()).filter(|(_, phone)| is_linked(*phone)).map(|(id, _)| id).collect())
+        Ok(linked(std::slice::from_ref(members), &links.iter().map(|link| link.contact).collect(), self.state.keys.lookup()))
     }
 
     /// `records`: every row of every source, with its member or the reason why it has none.
@@ -218,6 +305,21 @@ impl<'a> View<'a> {
             [("members", self.members()?), ("records", records), ("quarantine", quarantine), ("tasks", tasks), ("touches", touches)];
         Ok(tables.into_iter().map(|(name, batch)| Table { name: name.to_owned(), schema: batch.schema(), batches: vec![batch] }).collect())
     }
+}
+
+/// What became of a member that is no more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The member that it was joined to in the end.
+    pub into: Option<MemberId>,
+    /// All of its records left.
+    pub is_gone: bool,
+}
+
+/// A row's id as it may be shown: some sources take the phone for one.
+pub fn shown_id(rules: &PhoneRules, id: &str) -> String {
+    let is_no_phone = |reason| !matches!(reason, Reason::PhonePlaceholder | Reason::PhoneRepeated);
+    if rules.parse(id).is_err_and(is_no_phone) { id.to_owned() } else { mask(id) }
 }
 
 /// The rows of a source with its name before them.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{DataType, Schema};
 use reunion_model::limits::COLUMNS_MAX;
 use reunion_model::record;
-use reunion_model::schema::{self, ColumnType, Survivorship};
+use reunion_model::schema::{self, ColumnType, Rule, Survivorship};
 
 use super::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
 use super::{Config, Unit, Zone};
@@ -54,15 +54,15 @@ pub struct MemberColumn {
     pub name: String,
     /// Its type.
     pub kind: ColumnType,
-    /// How its value is chosen.
-    pub survivorship: Survivorship,
+    /// How its value is chosen. Sources stand in it by their names in the config.
+    pub rule: Rule,
 }
 
 /// What has a name already, where something has; tags are not looked at.
 pub(super) fn taken(name: &str) -> Option<&'static str> {
     if schema::DERIVED.iter().any(|derived| derived.name == name) {
         Some("a derived column")
-    } else if name == schema::MEMBER_ID || (record::is_own(name) && name != record::PHONE && name != record::RECORD_ID) {
+    } else if reunion_people::golden::is_own(name) || (record::is_own(name) && name != record::PHONE && name != record::RECORD_ID) {
         Some("a column of Reunion's own")
     } else {
         None
@@ -213,14 +213,14 @@ impl Config {
         let columns = canonical.chain(further).map(|(name, kind, default)| MemberColumn {
             name: name.to_owned(),
             kind,
-            survivorship: self.identity.survivorship.get(name).copied().unwrap_or(default),
+            rule: self.identity.survivorship.get(name).cloned().unwrap_or_else(|| default.into()),
         });
         let columns: Vec<_> = columns.collect();
         for column in &columns {
-            let chosen = self.identity.survivorship.get(&column.name);
+            let chosen = self.identity.survivorship.get(&column.name).map(|rule| rule.survivorship);
             if let Some(rule) = chosen.filter(|rule| !rule.fits(column.kind)) {
-                let place = self.document.locate(&["identity", "survivorship", &column.name]);
-                findings.push(Diagnostic::error(place, misfit(&column.name, *rule, column.kind)));
+                let place = self.document.locate(&["identity", "survivorship", &column.name, "rule"]);
+                findings.push(Diagnostic::error(place, misfit(&column.name, rule, column.kind)).help(fitting(column.kind)));
             }
         }
         if findings.is_empty() { Ok(columns) } else { Err(findings) }
@@ -229,6 +229,12 @@ impl Config {
 
 pub(super) fn misfit(name: &str, rule: Survivorship, kind: ColumnType) -> String {
     format!("`{}` does not fit `{name}`, which is {}", rule.name(), with_article(kind))
+}
+
+/// The rules that a column of this type may be given, as a help.
+pub(super) fn fitting(kind: ColumnType) -> String {
+    let fitting: Vec<_> = Survivorship::CHOICES.into_iter().filter(|rule| rule.fits(kind)).map(Survivorship::name).collect();
+    format!("rules that fit: {}", fitting.join(", "))
 }
 
 /// A type in a sentence.

@@ -33,6 +33,8 @@ pub enum Kind {
     Text,
     /// A list of such texts.
     Texts,
+    /// A list whose items are each such a text, or several in a list.
+    Combinations,
     /// A file or folder. Relative ones are relative to the file that names them.
     Path,
     /// A list of them, or one.
@@ -57,6 +59,8 @@ pub enum Kind {
     Clock,
     /// `sqlite` or a URL of PostgreSQL.
     Ledger,
+    /// An address of this machine with a port.
+    Address,
 }
 
 /// What names the operator may give.
@@ -84,8 +88,8 @@ pub enum Need {
 }
 
 use Kind::{
-    Boolean, Choice, Clock, Cron, Integer, Ledger, Map, Number, Path, Paths, Sweep, Table, TableOrText, Text, Texts, With, Word, Words,
-    Zone,
+    Address, Boolean, Choice, Clock, Combinations, Cron, Integer, Ledger, Map, Number, Path, Paths, Sweep, Table, TableOrText, Text, Texts,
+    With, Word, Words, Zone,
 };
 use Need::{Default, Optional, Required};
 
@@ -104,15 +108,15 @@ const TYPES: &[&str] = &{
     names
 };
 /// The rules that a column may be given.
-const RULES: &[&str] = &[
-    Survivorship::MostRecent.name(),
-    Survivorship::First.name(),
-    Survivorship::Min.name(),
-    Survivorship::Max.name(),
-    Survivorship::Sum.name(),
-    Survivorship::Longest.name(),
-    Survivorship::Any.name(),
-];
+const RULES: &[&str] = &{
+    let mut names = [""; Survivorship::CHOICES.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Survivorship::CHOICES[at].name();
+        at += 1;
+    }
+    names
+};
 const DAYS: &[&str] = &["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// A year, the longest time that a key takes.
@@ -171,12 +175,29 @@ pub const KEYS: &[Key] = &[
     key("phone.deny_prefixes", Texts, Default("[]"), "First digits, three to seven, of numbers to refuse though the built-in table has them."),
 
     key("identity", Table, Default("{}"), "Who is who."),
-    key("identity.keys", Texts, Default("[\"phone\"]"), "Columns whose equal values make rows one member. `phone` is one of them."),
+    key("identity.keys", Combinations, Default("[\"phone\"]"), "Columns whose equal values make rows one member, the surest first. `phone` is one of them. Several in a list of their own must all be equal: `[\"phone\", \"unionid\", [\"name\", \"birthday\", \"store\"]]`."),
+    key("identity.limits", Map(NameRule::Column), Default("{}"), "What the values of a key's column may mean. The defaults hold for every key."),
+    key("identity.limits.<column>", Table, Optional, "Limits of one column that `keys` names."),
+    key("identity.limits.<column>.records_max", Integer(2, 100_000), Default("50"), "A value on more rows is nobody's, such as a till's own card, and joins none of them. For several columns together the smallest counts. The phone has `shared_phone.cards_max` instead."),
+    key("identity.limits.<column>.values_max", Integer(1, 10_000), Default("10"), "A member has no more different values than this: rows that would bring more together stay apart, those of the surest keys and the oldest rows going first. 1 for a column that a person has once in a lifetime. Holds for a column that is a key by itself."),
+    key("identity.limits.<column>.blocked", Texts, Default("[]"), "Values that never join, such as what clerks type for want of a real one. For the phone there is `[phone] placeholders`."),
     key("identity.shared_phone", Table, Default("{}"), "What a number on several cards means."),
     key("identity.shared_phone.cards_max", Integer(1, 10_000), Default("5"), "A number on more cards is a cashier's or the store's own, and all its rows are quarantined."),
-    key("identity.shared_phone.policy", Word(&["merge", "household", "quarantine"]), Default("\"merge\""), "Cards with different names on one number: `merge` makes one member of them, `household` one of each name, `quarantine` sets them aside."),
+    key("identity.shared_phone.same_name_cards_max", Integer(1, 10_000), Default("50"), "The same where every card has one and the same name, and birthdays do not differ: one person with a card in each store."),
+    key("identity.shared_phone.recycled_after_days", Integer(0, 36_600), Default("365"), "A number on which nobody bought for longer than this, and which then comes with another name, is another person's. The one who had it before is quarantined unless another key leads to them. 0: never; the policy decides."),
+    key("identity.shared_phone.policy", Word(&["merge", "household", "quarantine"]), Default("\"merge\""), "Cards with different names, or one name and different birthdays, on one number: `merge` makes one member of them, `household` one of each, `quarantine` sets them aside."),
     key("identity.survivorship", Map(NameRule::Column), Default("{}"), "How a member's value of a column is chosen from its rows, where the default is not wanted. The page on columns has the defaults; further columns take the most recent."),
-    key("identity.survivorship.<column>", Word(RULES), Optional, "The rule."),
+    key("identity.survivorship.<column>", TableOrText("rule"), Optional, "A rule of [the page on columns](columns.md#how-a-value-is-chosen), `level = \"first\"`, or a table for one that needs more: `name = { rule = \"source_priority\", sources = [\"crm\", \"pos\"] }`."),
+    key("identity.survivorship.<column>.rule", Word(RULES), Required, "The rule."),
+    key("identity.survivorship.<column>.sources", Texts, Optional, "For `source_priority`, which needs them: sources, the one to believe first. Others come after them."),
+    key("identity.survivorship.<column>.separator", Text, Optional, "For `union`: what stands between two values, in the sources and in the member. Without it `;`."),
+
+    key("guards", Table, Default("{}"), "How much a run may differ from the last ones before it is stopped and nothing of it is kept. Each value may be as great as the greatest of those runs and this much more; states of less than 1000 members are not compared. `once --accept guards.merged_share` and the like takes a run once."),
+    key("guards.runs", Integer(1, 100), Default("10"), "The last runs that count, without those that were accepted."),
+    key("guards.merged_share_margin", Number(0.0, 1.0), Default("0.02"), "Members that are merged into others, as a share of all: a key that joins strangers shows here."),
+    key("guards.new_share_margin", Number(0.0, 1000.0), Default("0.30"), "Members that are new, as a share of those there are. A source that is read for the first time is let pass."),
+    key("guards.quarantined_share_margin", Number(0.0, 1.0), Default("0.05"), "Rows in quarantine, as a share of all rows. A source that is read for the first time is let pass."),
+    key("guards.largest_member_margin", Integer(0, COUNT_MAX), Default("50"), "Rows of the largest member that changed."),
 
     key("tags", Map(NameRule::Identifier), Default("{}"), "Names for kinds of members. A tag gives rules and templates two columns: `x`, true or false, and `x_since`."),
     key("tags.<name>", Table, Optional, "One tag. It may name tags above it; `conf.d` comes after the main file."),
@@ -221,6 +242,10 @@ pub const KEYS: &[Key] = &[
     key("pipelines.<name>.sources", Texts, Required, "The sources that it pulls."),
     key("pipelines.<name>.campaigns", Texts, Default("[]"), "The campaigns that it plans."),
     key("pipelines.<name>.schedule", Cron, Optional, "When `reunion run` starts it: five fields of cron (`0 6 * * *`), in the config's timezone. Without it only `reunion once` does."),
+
+    key("http", Table, Default("{}"), "Requests from outside, which `reunion run` takes: at `/callback/<channel>` what platforms and programs report to a channel whose plugin answers them, at `/health` whether the daemon is ready."),
+    key("http.listen", Address, Optional, "Where it listens: an address of this machine and a port, such as `127.0.0.1:8470`. Without it nothing listens. It speaks no TLS: a reverse proxy stands before it."),
+    key("http.answer_secs_max", Integer(1, 60), Default("4"), "How long an answer may take; then it is 503, and the sender tries again. Senders wait for a few seconds, often five."),
 
     key("limits", Table, Default("{}"), "How much and how long."),
     key("limits.drain_secs", Integer(0, 3600), Default("60"), "How long `once` waits for retries that are due, and `run` for work under way when it is told to stop."),
@@ -267,6 +292,7 @@ impl Kind {
             TableOrText(_) => "text or a table".to_owned(),
             Text => "text".to_owned(),
             Texts => "a list of texts".to_owned(),
+            Combinations => "a list whose items are texts or lists of texts".to_owned(),
             Path => "a path".to_owned(),
             Paths => "a list of paths".to_owned(),
             Integer(min, max) => format!("a whole number from {min} to {max}"),
@@ -279,6 +305,7 @@ impl Kind {
             Sweep => "five fields of cron, such as \"0 3 * * *\", or \"never\"".to_owned(),
             Clock => "a time of day, such as \"09:00\"".to_owned(),
             Ledger => "\"sqlite\" or a PostgreSQL URL".to_owned(),
+            Address => "an address and a port, such as \"127.0.0.1:8470\"".to_owned(),
         }
     }
 
@@ -286,6 +313,7 @@ impl Kind {
     pub fn expected_item(&self) -> String {
         match self {
             Texts => Text.expected(),
+            Combinations => "text or a list of texts".to_owned(),
             Paths => Path.expected(),
             Words(words) => one_of(words),
             _ => self.expected(),

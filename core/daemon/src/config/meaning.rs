@@ -2,12 +2,13 @@
 //! names that are taken.
 
 use reunion_model::plugin::ReadMode;
-use reunion_model::schema::{self, ColumnType};
+use reunion_model::schema::{self, ColumnType, Rule, Survivorship};
 use reunion_model::{Consent, Purpose, record};
 
-use super::columns::{fixed_type, misfit, taken, with_article};
+use super::columns::{fitting, fixed_type, misfit, taken, with_article};
 use super::diagnostics::{Diagnostic, Diagnostics, did_you_mean, nearest};
-use super::{Column, Config, Sweep};
+use super::types::KeyLimits;
+use super::{Address, Column, Config, Sweep};
 use crate::config::document::Value;
 
 /// A member remembers which sources it is in as one bit each.
@@ -29,6 +30,10 @@ pub fn check(config: &Config) -> Diagnostics {
     check.campaigns();
     check.channels();
     check.pipelines();
+    if let Some(Address(address)) = config.http.listen.filter(|Address(address)| !address.ip().is_loopback()) {
+        let message = format!("other machines reach {address} without TLS: let it be 127.0.0.1, or see that nobody but a proxy can");
+        check.warn(&["http", "listen"], message);
+    }
     if config.testing.clock {
         check.warn(&["testing", "clock"], "the clock may be set by --now: channels that reach beyond this machine are refused");
     }
@@ -220,52 +225,115 @@ impl Check<'_> {
     }
 
     fn identity(&mut self) {
+        self.identity_keys();
+        self.identity_limits();
+        self.survivorship();
+    }
+
+    fn identity_keys(&mut self) {
         let identity = &self.config.identity;
-        if !identity.keys.iter().any(|key| key == record::PHONE) {
+        if !identity.keys.iter().any(|columns| *columns == [record::PHONE]) {
             self.error(&["identity", "keys"], "`phone` is not among the keys", "add it: rows without a usable phone are quarantined");
         }
-        for (at, key) in identity.keys.iter().enumerate() {
-            let kind = fixed_type(key);
-            let problem = match taken(key) {
-                Some(what) => format!("is {what}"),
-                None if key == record::RECORD_ID => "tells the rows of one source apart, not people".to_owned(),
-                None if self.config.is_tag_column(key) => "is a tag".to_owned(),
-                None => match kind.or_else(|| self.declared_type(key)) {
-                    Some(kind) if !matches!(kind, ColumnType::Text | ColumnType::Integer) => format!("is {}", with_article(kind)),
-                    _ => continue,
-                },
-            };
-            let help = "keys are texts or whole numbers that a source gives, such as an id in a messenger";
-            self.error(&["identity", "keys", &at.to_string()], format!("`{key}` cannot be a key: it {problem}"), help);
-        }
-        for (name, rule) in &identity.survivorship {
-            let key = ["identity", "survivorship", name.as_str()];
-            if let Some(what) = taken(name) {
-                self.error(&key, format!("`{name}` is {what} and is not chosen from rows"), "remove the line");
-            } else if name == record::PHONE || name == record::RECORD_ID {
-                self.error(&key, format!("`{name}` has a rule of its own"), "remove the line");
-            } else if schema::canonical(name).is_some_and(|column| column.survivorship == schema::Survivorship::Consent) {
-                self.error(&key, format!("`{name}` has the rule of consents, which cannot be changed"), "remove the line");
-            } else if let Some(kind) = fixed_type(name).or_else(|| self.declared_type(name)).filter(|kind| !rule.fits(*kind)) {
-                let words = ["most_recent", "first", "min", "max", "sum", "longest", "any"];
-                let rules = [
-                    schema::Survivorship::MostRecent,
-                    schema::Survivorship::First,
-                    schema::Survivorship::Min,
-                    schema::Survivorship::Max,
-                    schema::Survivorship::Sum,
-                    schema::Survivorship::Longest,
-                    schema::Survivorship::Any,
-                ];
-                let fitting: Vec<_> = words.into_iter().zip(rules).filter(|(_, rule)| rule.fits(kind)).map(|(word, _)| word).collect();
-                self.error(&key, misfit(name, *rule, kind), format!("rules that fit: {}", fitting.join(", ")));
-            } else if fixed_type(name).is_none() && !self.is_mapped(name) {
-                let place = self.config.document.locate(&key);
-                let known = schema::COLUMNS.iter().map(|column| column.name);
-                let finding = Diagnostic::warning(place, format!("no source maps a column to `{name}`"));
-                let near = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
-                self.findings.push(if let Some(near) = near { finding.help(near) } else { finding });
+        for (at, columns) in identity.keys.iter().enumerate() {
+            for (place, column) in columns.iter().enumerate() {
+                let is_alone = columns.len() == 1;
+                if let Some(problem) = self.no_key(column, is_alone) {
+                    let (at, place) = (at.to_string(), place.to_string());
+                    let key = if is_alone { vec!["identity", "keys", &at] } else { vec!["identity", "keys", &at, &place] };
+                    let help = if is_alone {
+                        "keys are texts or whole numbers that a source gives, such as an id in a messenger"
+                    } else {
+                        "keys are texts, whole numbers and dates that a source gives"
+                    };
+                    self.error(&key, format!("`{column}` cannot be a key: it {problem}"), help);
+                }
             }
+        }
+    }
+
+    /// Why a column cannot be a key. A date is one beside others: many people are born on the same day.
+    fn no_key(&self, column: &str, is_alone: bool) -> Option<String> {
+        if let Some(what) = taken(column) {
+            return Some(format!("is {what}"));
+        }
+        if column == record::RECORD_ID {
+            return Some("tells the rows of one source apart, not people".to_owned());
+        }
+        if self.config.is_tag_column(column) {
+            return Some("is a tag".to_owned());
+        }
+        let kind = fixed_type(column).or_else(|| self.declared_type(column))?;
+        let fits = matches!(kind, ColumnType::Text | ColumnType::Integer) || (kind == ColumnType::Date && !is_alone);
+        (!fits).then(|| format!("is {}", with_article(kind)))
+    }
+
+    fn identity_limits(&mut self) {
+        let identity = &self.config.identity;
+        for (column, limits) in &identity.limits {
+            let key = ["identity", "limits", column.as_str()];
+            let with = |name| ["identity", "limits", column.as_str(), name];
+            if !identity.keys.iter().flatten().any(|named| named == column) {
+                let help = did_you_mean(column, "keys", identity.keys.iter().flatten().map(String::as_str));
+                self.error(&key, format!("`{column}` is no key, so it has no limits"), help);
+            } else if column == record::PHONE && limits.records_max != KeyLimits::RECORDS_MAX {
+                let help = "remove it, and set `cards_max` of [identity.shared_phone]";
+                self.error(&with("records_max"), "a phone has a limit of its own", help);
+            } else if column == record::PHONE && !limits.blocked.is_empty() {
+                self.error(
+                    &with("blocked"),
+                    "numbers that are nobody's have a list of their own",
+                    "move them to `placeholders` of [phone]",
+                );
+            }
+        }
+    }
+
+    fn survivorship(&mut self) {
+        let identity = &self.config.identity;
+        for (name, rule) in &identity.survivorship {
+            self.rule(name, rule);
+        }
+    }
+
+    /// `[identity.survivorship]` of one column.
+    fn rule(&mut self, name: &str, rule: &Rule) {
+        let key = ["identity", "survivorship", name, "rule"];
+        let kind = fixed_type(name).or_else(|| self.declared_type(name));
+        if let Some(what) = taken(name) {
+            self.error(&key, format!("`{name}` is {what} and is not chosen from rows"), "remove the line");
+        } else if name == record::PHONE || name == record::RECORD_ID {
+            self.error(&key, format!("`{name}` has a rule of its own"), "remove the line");
+        } else if schema::canonical(name).is_some_and(|column| column.survivorship == Survivorship::Consent) {
+            self.error(&key, format!("`{name}` has the rule of consents, which cannot be changed"), "remove the line");
+        } else if let Some(kind) = kind.filter(|kind| !rule.survivorship.fits(*kind)) {
+            self.error(&key, misfit(name, rule.survivorship, kind), fitting(kind));
+        } else if fixed_type(name).is_none() && !self.is_mapped(name) {
+            let place = self.config.document.locate(&key);
+            let known = schema::COLUMNS.iter().map(|column| column.name);
+            let finding = Diagnostic::warning(place, format!("no source maps a column to `{name}`"));
+            let near = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
+            self.findings.push(if let Some(near) = near { finding.help(near) } else { finding });
+        }
+        let key = |last| ["identity", "survivorship", name, last];
+        let takes_sources = rule.survivorship == Survivorship::SourcePriority;
+        for (at, source) in rule.sources.iter().enumerate().filter(|_| takes_sources) {
+            let key = ["identity", "survivorship", name, "sources", &at.to_string()];
+            self.reference(&key, source, "source", self.config.sources.keys());
+        }
+        if takes_sources && rule.sources.is_empty() {
+            let sources: Vec<_> = self.config.sources.keys().map(|source| format!("\"{source}\"")).collect();
+            let help =
+                format!("write {name} = {{ rule = \"source_priority\", sources = [{}] }} in the order that you want", sources.join(", "));
+            self.error(&key("rule"), format!("the rule of `{name}` does not say which source comes first"), help);
+        }
+        if !takes_sources && !rule.sources.is_empty() {
+            let message = format!("`{}` does not look at sources", rule.survivorship.name());
+            self.error(&key("sources"), message, "remove `sources`, or set rule = \"source_priority\"");
+        }
+        if rule.survivorship != Survivorship::Union && rule.separator.is_some() {
+            let message = format!("`{}` has no separator", rule.survivorship.name());
+            self.error(&key("separator"), message, "remove `separator`, or set rule = \"union\"");
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Config {
     pub phone: Phone,
     /// Who is who.
     pub identity: Identity,
+    /// `[guards]`.
+    pub guards: Guards,
     /// Kinds of members, in the order in which they may name each other.
     pub tags: IndexMap<String, Tag>,
     /// Who is contacted.
@@ -51,6 +53,8 @@ pub struct Config {
     pub channels: IndexMap<String, Channel>,
     /// What runs together.
     pub pipelines: IndexMap<String, Pipeline>,
+    /// Requests from outside.
+    pub http: Http,
     /// How much and how long.
     pub limits: Limits,
     /// The log.
@@ -202,7 +206,7 @@ mod tests {
         Some(match kind {
             Kind::Table | Kind::Choice | Kind::Map(_) | Kind::With | Kind::TableOrText(_) => return None,
             Kind::Text | Kind::Path => "\"x\"".to_owned(),
-            Kind::Texts | Kind::Paths => "[\"x\"]".to_owned(),
+            Kind::Texts | Kind::Paths | Kind::Combinations => "[\"x\"]".to_owned(),
             Kind::Integer(min, _) => min.to_string(),
             Kind::Number(_, max) => max.to_string(),
             Kind::Boolean => "true".to_owned(),
@@ -213,6 +217,7 @@ mod tests {
             Kind::Sweep => "\"never\"".to_owned(),
             Kind::Clock => "\"09:00\"".to_owned(),
             Kind::Ledger => "\"sqlite\"".to_owned(),
+            Kind::Address => "\"[::1]:8470\"".to_owned(),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::CommandFactory;
-use reunion_model::schema::{COLUMNS, DERIVED};
+use reunion_model::schema::{COLUMNS, ColumnType, DERIVED, Survivorship};
 use reunion_model::{Gate, GateKind, Reason, TaskState};
 
 use super::keys::{KEYS, Key, Kind, Need};
@@ -69,8 +69,7 @@ fn columns() -> String {
 A source's column with one of these names becomes that column; any other is mapped by
 `[sources.<name>.columns]`, or kept as a further column under its own name. Beside them a source gives
 `record_id`, which tells its rows apart, and `phone`. The survivorship is how a member's value is chosen from
-its rows, unless `[identity.survivorship]` says otherwise. Nulls never win; ties go to the row with the greater
-`updated_at`.
+its rows: [below](#how-a-value-is-chosen).
 
 | column | type | survivorship | meaning |
 |---|---|---|---|
@@ -79,17 +78,24 @@ its rows, unless `[identity.survivorship]` says otherwise. Nulls never win; ties
         let _ = writeln!(page, "| `{}` | {} | {} | {} |", column.name, column.kind, column.survivorship.name(), cell(column.doc));
     }
     page += "
-| survivorship | the value |
-|---|---|
-| `most_recent` | of the row with the greatest `updated_at` |
-| `first` | of the row with the smallest `created_at` |
-| `min` | the smallest |
-| `max` | the greatest |
-| `sum` | the sum; numbers only |
-| `longest` | the longest text |
-| `any` | true if any is; booleans only |
-| `consent` | per purpose: the latest explicit event wins between a grant with evidence and a withdrawal, an undated withdrawal beats all, and unknown never overrides. Cannot be changed |
+## How a value is chosen
 
+From the values of a member's rows, by a rule of this list. Nulls never win, and where all are null the value is.
+A tie goes to the most recent row: the greater `updated_at`, then the smaller name of the source, then the smaller
+`record_id`. None of it depends on the order of rows in an export. `[identity.survivorship]` sets the rule of a column:
+`level = \"first\"`, or with what the rule needs, `name = { rule = \"source_priority\", sources = [\"crm\", \"pos\"] }` and
+`labels = { rule = \"union\", separator = \",\" }`.
+
+| survivorship | for | the value |
+|---|---|---|
+";
+    for rule in Survivorship::CHOICES {
+        let fits: Vec<_> = ColumnType::ALL.into_iter().filter(|kind| rule.fits(*kind)).map(ColumnType::name).collect();
+        let fits = if fits.len() == ColumnType::ALL.len() { "all types".to_owned() } else { fits.join(", ") };
+        let _ = writeln!(page, "| `{}` | {fits} | {} |", rule.name(), cell(rule.explain()));
+    }
+    let _ = writeln!(page, "| `consent` | the consent columns | {} |", cell(Survivorship::Consent.explain()));
+    page += "
 ## Types
 
 | type | what is read |

@@ -79,7 +79,10 @@ impl Shape<'_> {
             (Kind::TableOrText(_), Value::Text(text)) if text.is_empty() => self.empty(key, path, place),
             (Kind::TableOrText(name), value @ Value::Text(_)) => {
                 let text = std::mem::replace(value, Value::Table(Table::new()));
-                let inner = Entry { key: entry.key, node: Node { at: place, value: text } };
+                let mut inner = Entry { key: entry.key, node: Node { at: place, value: text } };
+                if let Some(child) = keys::children(key.path).find(|child| child.name() == name) {
+                    self.value(child, path, &mut inner);
+                }
                 *value = Value::Table(IndexMap::from([(name.to_owned(), inner)]));
             }
             (Kind::Map(rule), Value::Table(table)) => self.map(key, rule, path, table),
@@ -96,6 +99,7 @@ impl Shape<'_> {
                 self.value(key, path, entry);
             }
             (Kind::Paths | Kind::Texts | Kind::Words(_), Value::Array(items)) => self.list(key, path, items),
+            (Kind::Combinations, Value::Array(items)) => self.combinations(key, path, items),
             (Kind::Word(words), Value::Text(text)) => self.word(path, words, text, place),
             (Kind::Integer(min, max), Value::Integer(value)) => {
                 if !(min..=max).contains(value) {
@@ -119,6 +123,7 @@ impl Shape<'_> {
             (Kind::Sweep, Value::Text(text)) => self.parsed::<types::Sweep>(key, path, text, place),
             (Kind::Clock, Value::Text(text)) => self.parsed::<types::Clock>(key, path, text, place),
             (Kind::Ledger, Value::Text(text)) => self.parsed::<types::Ledger>(key, path, text, place),
+            (Kind::Address, Value::Text(text)) => self.parsed::<types::Address>(key, path, text, place),
             (_, value) => {
                 let found = value.kind();
                 let place = if matches!(value, Value::Table(_)) { entry.key } else { place };
@@ -156,6 +161,34 @@ impl Shape<'_> {
                 self.findings.push(Diagnostic::error(item.at, format!("`{text}` stands twice in `{}`", key_of(&path))).label("again"));
             }
             seen.push(text.clone());
+        }
+    }
+
+    /// Each item becomes a list of texts.
+    fn combinations(&mut self, key: &'static Key, path: &str, items: &mut [Node]) {
+        let mut seen: Vec<Vec<String>> = Vec::new();
+        for (at, item) in items.iter_mut().enumerate() {
+            let path = format!("{path}[{at}]");
+            if let Value::Text(_) = item.value {
+                let only = std::mem::replace(&mut item.value, Value::Array(Vec::new()));
+                item.value = Value::Array(vec![Node { at: item.at, value: only }]);
+            }
+            let Value::Array(texts) = &mut item.value else {
+                let message = format!("`{path}` is {}", item.value.kind());
+                self.findings.push(Diagnostic::error(item.at, message).label(format!("expected {}", key.kind.expected_item())));
+                continue;
+            };
+            if texts.is_empty() {
+                self.empty(key, &path, item.at);
+            }
+            self.list(key, &path, texts);
+            let text = |node: &Node| if let Value::Text(text) = &node.value { Some(text.clone()) } else { None };
+            let Some(mut texts) = texts.iter().map(text).collect::<Option<Vec<_>>>() else { continue };
+            texts.sort_unstable();
+            if seen.contains(&texts) {
+                self.findings.push(Diagnostic::error(item.at, format!("`{path}` asks for what one before it does")).label("again"));
+            }
+            seen.push(texts);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The config as types. Defaults, ranges and docs of the keys are in [`super::keys`]; by the time serde
 //! fills these, every key was checked against that table.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 use reunion_host::Isolation;
 use reunion_model::plugin::ReadMode;
-use reunion_model::schema::{ColumnType, Survivorship};
+use reunion_model::schema::{ColumnType, Rule};
 use serde::{Deserialize, Deserializer, de};
 
 /// A timezone by its IANA name.
@@ -101,6 +102,18 @@ impl FromStr for Clock {
     }
 }
 
+/// An address of this machine, and a port of it; 0 is any that is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| "it is no address with a port".to_owned())
+    }
+}
+
 macro_rules! from_text {
     ($($name:ty),+) => {$(
         impl<'de> Deserialize<'de> for $name {
@@ -110,7 +123,7 @@ macro_rules! from_text {
         }
     )+};
 }
-from_text!(Zone, Schedule, Sweep, Clock, Ledger);
+from_text!(Zone, Schedule, Sweep, Clock, Ledger, Address);
 
 /// `[state]`: where everything is kept.
 #[derive(Debug, Clone, Deserialize)]
@@ -301,12 +314,33 @@ pub struct Phone {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// Columns whose equal values make two rows one member.
-    pub keys: Vec<String>,
+    /// What makes rows one member, the surest first: each the columns whose values must all be equal.
+    pub keys: Vec<Vec<String>>,
+    /// What the values of a key's column may mean, where it is not the default.
+    pub limits: IndexMap<String, KeyLimits>,
     /// What a number on several cards means.
     pub shared_phone: SharedPhone,
     /// How a column's value is chosen, where it is not the default.
-    pub survivorship: IndexMap<String, Survivorship>,
+    pub survivorship: IndexMap<String, Rule>,
+}
+
+/// `[identity.limits.<column>]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyLimits {
+    /// A value on more rows joins none of them.
+    pub records_max: u32,
+    /// A member has no more values.
+    pub values_max: u32,
+    /// Values that never join.
+    pub blocked: Vec<String>,
+}
+
+impl KeyLimits {
+    /// `records_max` where it is not given.
+    pub const RECORDS_MAX: u32 = 50;
+    /// `values_max` where it is not given.
+    pub const VALUES_MAX: u32 = 10;
 }
 
 /// `[identity.shared_phone]`.
@@ -315,6 +349,10 @@ pub struct Identity {
 pub struct SharedPhone {
     /// A number on more cards is nobody's.
     pub cards_max: u32,
+    /// The same where all cards have one name.
+    pub same_name_cards_max: u32,
+    /// Days without a purchase after which another name is another person; 0 is never.
+    pub recycled_after_days: u32,
     /// What becomes of cards with different names on one number.
     pub policy: SharedPolicy,
 }
@@ -329,6 +367,22 @@ pub enum SharedPolicy {
     Household,
     /// Set aside.
     Quarantine,
+}
+
+/// `[guards]`: how much a run may differ from the ones before.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guards {
+    /// Runs that it is compared with.
+    pub runs: u32,
+    /// How much more of the members may be merged.
+    pub merged_share_margin: f64,
+    /// How many more may be new.
+    pub new_share_margin: f64,
+    /// How much more of the rows may be in quarantine.
+    pub quarantined_share_margin: f64,
+    /// How many more rows one member may have.
+    pub largest_member_margin: u64,
 }
 
 /// `[tags.<name>]`.
@@ -456,6 +510,16 @@ pub struct Testing {
     pub clock: bool,
 }
 
+/// `[http]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where requests are taken; nowhere where there is none.
+    pub listen: Option<Address>,
+    /// How long an answer may take.
+    pub answer_secs_max: u64,
+}
+
 /// `[limits]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -534,6 +598,14 @@ mod tests {
             assert!(text.parse::<Schedule>().is_err(), "{text}");
         }
         assert_eq!("never".parse(), Ok(Sweep::Never));
+    }
+
+    #[test]
+    fn an_address_has_a_port_and_no_name() {
+        assert!("127.0.0.1:8470".parse::<Address>().is_ok() && "[::1]:0".parse::<Address>().is_ok());
+        for text in ["", "8470", "127.0.0.1", "localhost:8470", "::1:8470", "127.0.0.1:99999"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl<'a> Draft<'a> {
             arms: arms(outreach),
             regate: outreach.regate.clone(),
             forwards: people.merges.clone(),
+            moved: outreach.moved.clone(),
             components: components(setup, people, outreach),
             report: serde_json::to_value(&report).doing(doing)?,
         };

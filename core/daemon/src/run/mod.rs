@@ -3,6 +3,8 @@
 
 pub mod campaigns;
 mod commit;
+mod contacts;
+mod guards;
 mod outreach;
 mod people;
 mod population;
@@ -20,6 +22,7 @@ use reunion_ledger::NewRun;
 use reunion_model::threads::both;
 use reunion_model::{MemberId, RunId};
 
+pub use contacts::{linked, members_with, phones, suppressed_since};
 pub use population::{members_of_sources, stored_tags};
 pub use report::{Report, short};
 pub use sources::{StoredSchema, golden_columns, is_stale, true_at};
@@ -213,6 +216,8 @@ fn finish(setup: &Setup<'_>, report: &mut Report, pass: &Pass) {
     }
     let quiet =
         report.sources.values().all(|source| source.new + source.changed + source.deleted + source.requarantined + source.released == 0);
+    // What operators decided changes members, though no row did.
+    let quiet = quiet && report.members.new + report.members.changed + report.members.merged == 0;
     let planned: u64 = report.campaigns.values().map(|campaign| campaign.planned).sum();
     if quiet && planned == 0 && setup.base_number().is_some() {
         report.notes.push("nothing changed: no row is new or changed, and no task was planned".to_owned());

@@ -1,16 +1,19 @@
 //! The plan stage: from audiences to tasks, by the functions of `reunion_outreach`, with what the ledger
 //! knows of the past.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 
 use arrow::array::BooleanArray;
 use reunion_ledger::{ArmKind, ComponentKind};
 use reunion_model::threads::cores;
 use reunion_model::{ContactId, Gate, MemberId, TaskId};
-use reunion_outreach::{Arm, Campaign, CampaignInput, OpenTask, Plan, PlanInput, RegateCampaign, RegateInput, Seed, Touches, regate};
+use reunion_outreach::{
+    Arm, Campaign, CampaignInput, OpenTask, Plan, PlanInput, RegateCampaign, RegateInput, Seed, Suppressed, Touches, regate,
+};
 
 use crate::failure::{Doing, Failure};
 
+use super::contacts;
 use super::people::People;
 use super::population::Population;
 use super::setup::Setup;
@@ -24,6 +27,8 @@ pub struct Outreach {
     pub regate: Vec<(TaskId, Gate)>,
     /// Arms that merges change: campaign, contact point, arm.
     pub merged_arms: Vec<(String, ContactId, Arm)>,
+    /// Contact points that splits take from members: from, contact point, new member.
+    pub moved: Vec<(MemberId, ContactId, MemberId)>,
 }
 
 /// What the ledger knows of the past, by campaign.
@@ -103,6 +108,8 @@ pub fn plan(
     let forwards: HashMap<MemberId, MemberId> = people.merges.iter().copied().collect();
     let regate = regate(
         &RegateInput {
+            clock_us: setup.clock_us,
+            timezone: setup.app.config.timezone.rules(),
             lookup: setup.state.keys.lookup(),
             members: &population.members,
             forwards: &forwards,
@@ -112,12 +119,19 @@ pub fn plan(
         &open,
     )
     .doing(doing)?;
-    Ok(Outreach { plan, regate, merged_arms })
+    let moved = contacts::moved(setup.state.keys.lookup(), &people.dirty, &people.splits);
+    Ok(Outreach { plan, regate, merged_arms, moved })
 }
 
-fn suppressed(setup: &Setup<'_>) -> HashSet<ContactId> {
-    let holds = |until: Option<i64>| until.is_none_or(|until| until > setup.clock_us);
-    setup.facts.suppressions.iter().filter(|entry| holds(entry.until_us)).map(|entry| entry.contact).collect()
+fn suppressed(setup: &Setup<'_>) -> Suppressed {
+    let mut suppressed = Suppressed::default();
+    for entry in setup.facts.suppressions.iter().filter(|entry| entry.until_us.is_none_or(|until| until > setup.clock_us)) {
+        suppressed.contacts.insert(entry.contact);
+        if !entry.is_of_the_number_alone() {
+            suppressed.people.insert(entry.contact);
+        }
+    }
+    suppressed
 }
 
 fn past(setup: &Setup<'_>, campaign: &str) -> Result<Past, Failure> {
@@ -165,7 +179,7 @@ fn merge_arms(setup: &Setup<'_>, people: &People, past: &mut HashMap<&str, Past>
     if people.merges.is_empty() || past.values().all(|past| past.arms.is_empty()) {
         return Ok(Vec::new());
     }
-    let contacts = merged_contacts(setup, people)?;
+    let contacts = contacts::joined(setup, people)?;
     let mut changed = Vec::new();
     for (campaign, past) in past.iter_mut() {
         for (contact, arm) in reunion_outreach::merge_arms(&past.arms, contacts.iter().map(Vec::as_slice)) {
@@ -175,33 +189,4 @@ fn merge_arms(setup: &Setup<'_>, people: &People, past: &mut HashMap<&str, Past>
     }
     changed.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     Ok(changed)
-}
-
-/// For each member that others were joined to, the contact points of all of them, before and after.
-fn merged_contacts(setup: &Setup<'_>, people: &People) -> Result<Vec<Vec<ContactId>>, Failure> {
-    use arrow::array::AsArray;
-    use arrow::datatypes::UInt64Type;
-    use reunion_model::Phone;
-    use reunion_model::schema::{MEMBER_ID, PHONE};
-    let lookup = setup.state.keys.lookup();
-    let into: HashMap<MemberId, MemberId> = people.merges.iter().flat_map(|(from, into)| [(*from, *into), (*into, *into)]).collect();
-    let mut contacts: HashMap<MemberId, BTreeSet<ContactId>> = HashMap::new();
-    let mut add = |batch: &arrow::array::RecordBatch| {
-        let ids = batch.column_by_name(MEMBER_ID).expect("members have ids").as_fixed_size_binary();
-        let phones = batch.column_by_name(PHONE).expect("members have phones").as_primitive::<UInt64Type>();
-        for (id, phone) in ids.iter().zip(phones.iter()) {
-            let member = id.and_then(MemberId::from_slice).and_then(|id| into.get(&id));
-            if let (Some(member), Some(phone)) = (member, phone) {
-                contacts.entry(*member).or_default().insert(lookup.contact(Phone::from_e164_digits(phone)));
-            }
-        }
-    };
-    add(&people.dirty);
-    if let Some(base) = setup.base() {
-        let doing = || "the members of the head cannot be read".to_owned();
-        for part in base.live("members", Some(&[MEMBER_ID, PHONE])).doing(doing)? {
-            add(&part.doing(doing)?.batch);
-        }
-    }
-    Ok(contacts.into_values().map(|contacts| contacts.into_iter().collect()).collect())
 }

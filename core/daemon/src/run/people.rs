@@ -8,20 +8,22 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::Schema;
 use reunion_generations::{Batches, SegmentFile};
 use reunion_model::record::own_fields;
-use reunion_model::{MemberId, PullId, RecordKey};
+use reunion_model::{Decision, MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
 use reunion_people::{
-    Chunk, GoldenColumn, GoldenPlan, Identified, IdentityConfig, Loaded, PreviousMembers, Pull, PullInput, Resolved, Settled,
+    Chunk, GoldenPlan, Identified, IdentityConfig, KeyLimits, Loaded, PreviousMembers, Pull, PullInput, Resolved, Settled, SharedPhone,
     SharedPhonePolicy, SourceCounts, golden, index_columns, key_columns, narrow,
 };
 
-use crate::config::{Config, SharedPolicy};
+use crate::config::{Config, SharedPolicy, types};
 use crate::failure::{Doing, Failure};
 
+use super::guards::{self, Guarded};
 use super::pull::{Kept, PulledRows};
 use super::setup::Setup;
 use super::sources::{PulledSources, StoredSchema};
 
+const DAY_US: i64 = 86_400_000_000;
 /// Share of the records beyond which a run decides all of them.
 const SCOPE_SHARE_MAX: f64 = 0.5;
 
@@ -39,6 +41,8 @@ pub struct People {
     pub removed: Vec<MemberId>,
     /// Members that were joined to others: from, into.
     pub merges: Vec<(MemberId, MemberId)>,
+    /// New members made of records that left others: from, new.
+    pub splits: Vec<(MemberId, MemberId)>,
     /// How many members there are.
     pub total: u64,
     /// Of these, how many are new.
@@ -53,13 +57,16 @@ pub struct People {
     pub overflows: Vec<(String, u64)>,
     /// What the manifest keeps of the columns.
     pub schema: StoredSchema,
-    /// Sources whose acceptance the guard made use of.
+    /// What guards compare with the runs before.
+    pub guarded: Guarded,
+    /// What guards let pass because it was accepted: names of sources and guards.
     pub accepted: Vec<String>,
 }
 
 /// Who is who, before the columns of members are made.
 pub struct Who {
     identified: Identified,
+    guarded: Guarded,
     chunks: Chunks,
     members_outside: u64,
     pulls: BTreeMap<String, Vec<PullId>>,
@@ -127,7 +134,9 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -
     let doing = || "members cannot be worked out".to_owned();
     let lookup = setup.state.keys.lookup();
     let settled = Settled::default();
+    let decisions = &setup.facts.decisions;
     let scope = if anew == Anew::Changes {
+        let decided = decided(setup)?;
         let all = PullInput {
             sources: &sources,
             chunks: &chunks.chunks,
@@ -136,7 +145,7 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -
             assignments: &assignments,
             settled: &settled,
         };
-        let scope = narrow(&all, &everyone, &identity, lookup, SCOPE_SHARE_MAX).doing(doing)?;
+        let scope = narrow(&all, &everyone, &identity, &decided, lookup, SCOPE_SHARE_MAX).doing(doing)?;
         match &scope {
             Some(scope) => chunks.keep(setup, &scope.rows)?,
             None => chunks.widen(setup, &index_columns(&identity))?,
@@ -152,12 +161,19 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -
     let input =
         PullInput { sources: &sources, chunks: &chunks.chunks, previous_chunks, pulls: pulls_in, assignments: assignments_in, settled };
     let resolved = Resolved::new(input).doing(doing)?;
-    let accepted = guard(setup, &sources, &pulls, &resolved)?;
+    let mut accepted = guards::snapshots(setup, &sources, &pulls, &resolved)?;
+    let lost = setup.schemas.values().filter(|schema| schema.accepted && !accepted.contains(&schema.name));
+    let lost = lost.map(|schema| schema.name.clone()).collect::<Vec<_>>();
+    accepted.extend(lost);
+    let brings_news = guards::reads_something_new(&pulls, &resolved);
     let previous = PreviousMembers { members, everyone: &everyone, forwarded: &forwarded };
     let repeated = chunks.repeated(resolved.repeated());
-    let identified = reunion_people::identify(resolved, &identity, lookup, previous, anew == Anew::Members).doing(doing)?;
+    let identified = reunion_people::identify(resolved, &identity, decisions, lookup, previous, anew == Anew::Members).doing(doing)?;
+    let guarded = Guarded::of(&identified, everyone.iter().map(|batch| batch.num_rows() as u64).sum());
+    accepted.extend(guarded.check(setup, brings_news)?);
     Ok(Who {
         identified,
+        guarded,
         chunks,
         members_outside: scope.map_or(0, |scope| scope.members_outside),
         pulls: taken.0,
@@ -183,12 +199,13 @@ impl Who {
     /// # Errors
     /// Where files cannot be read.
     pub fn people(self, setup: &Setup<'_>) -> Result<People, Failure> {
-        let Self { identified, chunks, members_outside, pulls, segments, schema, accepted } = self;
+        let Self { identified, guarded, chunks, members_outside, pulls, segments, schema, accepted } = self;
         let restored = chunks.restored(setup, &identified)?;
         let full = chunks.full(setup, &identified)?;
         let plan = golden_plan(setup)?;
         let doing = || "golden columns cannot be worked out".to_owned();
-        let made = golden(&plan, setup.state.keys.lookup(), &identified, &full).doing(doing)?;
+        let sources: Vec<String> = setup.schemas.keys().cloned().collect();
+        let made = golden(&plan, setup.state.keys.lookup(), &sources, &identified, &full).doing(doing)?;
         Ok(People {
             total: identified.members.len() as u64 + members_outside,
             new: made.new,
@@ -200,23 +217,52 @@ impl Who {
             dirty: made.members,
             removed: identified.removed,
             merges: identified.merges,
+            splits: identified.splits,
             pulls,
             segments,
             schema,
+            guarded,
             accepted,
         })
     }
 }
 
+/// The records that decisions speak of: those that hold, and those that were withdrawn since the head.
+fn decided(setup: &Setup<'_>) -> Result<Vec<RecordKey>, Failure> {
+    let Some((head, _)) = &setup.head else { return Ok(Vec::new()) };
+    let mut records = setup.state.ask(setup.state.ledger.decided_since(head.fact_seq))?;
+    records.extend(setup.facts.decisions.iter().flat_map(Decision::records));
+    records.sort_unstable();
+    records.dedup();
+    Ok(records)
+}
+
 /// `[identity]` as the functions of people take it.
 pub fn identity_config(config: &Config) -> IdentityConfig {
+    let identity = &config.identity;
+    let shared = &identity.shared_phone;
+    let limits = identity.keys.iter().flatten().map(|column| {
+        let own = identity.limits.get(column);
+        let is_key = identity.keys.iter().any(|columns| *columns == [column.as_str()]);
+        let limits = KeyLimits {
+            records_max: own.map_or(types::KeyLimits::RECORDS_MAX, |own| own.records_max),
+            values_max: is_key.then(|| own.map_or(types::KeyLimits::VALUES_MAX, |own| own.values_max)),
+            blocked: own.map_or(Vec::new(), |own| own.blocked.clone()),
+        };
+        (column.clone(), limits)
+    });
     IdentityConfig {
-        keys: config.identity.keys.clone(),
-        cards_max: config.identity.shared_phone.cards_max,
-        policy: match config.identity.shared_phone.policy {
-            SharedPolicy::Merge => SharedPhonePolicy::Merge,
-            SharedPolicy::Household => SharedPhonePolicy::Household,
-            SharedPolicy::Quarantine => SharedPhonePolicy::Quarantine,
+        keys: identity.keys.clone(),
+        limits: limits.collect(),
+        shared_phone: SharedPhone {
+            cards_max: shared.cards_max,
+            same_name_cards_max: shared.same_name_cards_max,
+            recycled_after_us: (shared.recycled_after_days > 0).then(|| i64::from(shared.recycled_after_days) * DAY_US),
+            policy: match shared.policy {
+                SharedPolicy::Merge => SharedPhonePolicy::Merge,
+                SharedPolicy::Household => SharedPhonePolicy::Household,
+                SharedPolicy::Quarantine => SharedPhonePolicy::Quarantine,
+            },
         },
     }
 }
@@ -227,8 +273,7 @@ pub fn identity_config(config: &Config) -> IdentityConfig {
 /// Where sources do not agree on a type.
 pub fn golden_plan(setup: &Setup<'_>) -> Result<GoldenPlan, Failure> {
     let columns = super::golden_columns(&setup.app.config, &setup.schemas)?;
-    let columns = columns.into_iter().map(|column| GoldenColumn { name: column.name, kind: column.kind, rule: column.survivorship });
-    GoldenPlan::new(columns.collect()).doing(|| "the columns of members do not fit together".to_owned())
+    GoldenPlan::new(columns).doing(|| "the columns of members do not fit together".to_owned())
 }
 
 /// All batches of a table of the head.
@@ -263,59 +308,16 @@ enum Anew {
 fn schema(setup: &Setup<'_>, identity: &IdentityConfig) -> Result<(StoredSchema, Anew), Failure> {
     let config = &setup.app.config;
     let before = StoredSchema::of(setup.base())?;
-    let live = setup.schemas.iter().filter(|(_, schema)| !schema.retired && !schema.columns.is_empty());
-    let sources = live.map(|(origin, schema)| (origin.clone(), schema.columns.clone())).collect::<BTreeMap<_, _>>();
     let columns = super::golden_columns(config, &setup.schemas)?;
-    let rules: Vec<String> =
-        columns.iter().map(|column| format!("{} {} {}", column.name, column.kind, column.survivorship.name())).collect();
-    let order: Vec<String> = setup.schemas.keys().cloned().collect();
-    let golden = rules.join(",");
-    let identity = identity.terms();
-    let anew = if setup.base().is_none() || before.golden != golden || before.order != order {
+    let next = before.next(&setup.schemas, identity.terms(), columns);
+    let anew = if setup.base().is_none() || before.columns != next.columns || before.order != next.order {
         Anew::Members
-    } else if before.identity != identity {
+    } else if before.identity != next.identity {
         Anew::Identity
     } else {
         Anew::Changes
     };
-    Ok((StoredSchema { sources, order, identity, golden }, anew))
-}
-
-/// The guard of snapshots: one that is empty, or that would delete too much, is probably half a file.
-fn guard(setup: &Setup<'_>, sources: &[String], pulls: &[Pull], resolved: &Resolved<'_>) -> Result<Vec<String>, Failure> {
-    let mut accepted = Vec::new();
-    for (source, origin) in sources.iter().enumerate() {
-        let schema = &setup.schemas[origin];
-        let Some(pull) = pulls.iter().rfind(|pull| usize::from(pull.source) == source && pull.complete_snapshot && !schema.retired) else {
-            continue;
-        };
-        let deletions = resolved.deletions()[source];
-        let is_empty = pull.chunks.is_empty() && pull.seen.is_empty();
-        let share = deletions.deleted as f64 / deletions.live_before.max(1) as f64;
-        let share_max = setup.app.config.sources[&schema.name].deleted_share_max;
-        if !is_empty && share <= share_max {
-            continue;
-        }
-        if setup.accept.contains(&schema.name) {
-            accepted.push(schema.name.clone());
-            continue;
-        }
-        let message = if is_empty {
-            format!("the source `{}` is empty; before it had {} rows", schema.name, deletions.live_before)
-        } else {
-            format!(
-                "the source `{}` lost {} of its {} rows ({:.1} %), and deleted_share_max allows {:.1} %",
-                schema.name,
-                deletions.deleted,
-                deletions.live_before,
-                share * 100.0,
-                share_max * 100.0
-            )
-        };
-        let help = format!("see whether the export is whole; if the rows are really gone, accept it once: --accept {}", schema.name);
-        return Err(Failure::guard(message).help(help));
-    }
-    Ok(accepted)
+    Ok((next, anew))
 }
 
 /// Where the full rows of a chunk are.
@@ -405,12 +407,17 @@ impl Chunks {
             }
             seen.extend(kept.seen);
         } else {
-            for part in people.read_segments(&rows.segments, None).doing(doing)? {
-                let part = part.doing(doing)?;
+            // A rollback does not help against these: no generation has them yet.
+            let help = |failure: Failure| {
+                let sweep = "with `--sweep SOURCE` where it is incremental";
+                failure.help(format!("`reunion verify` says which; read the source anew: `reunion once`, {sweep}"))
+            };
+            for part in people.read_segments(&rows.segments, None).doing(doing).map_err(help)? {
+                let part = part.doing(doing).map_err(help)?;
                 self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
             }
             for segment in &rows.segments {
-                seen.extend(people.read_seen(segment).doing(doing)?);
+                seen.extend(people.read_seen(segment).doing(doing).map_err(help)?);
             }
         }
         self.segments += rows.segments.len();

@@ -9,18 +9,19 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
 use reunion_generations::Generation;
-use reunion_model::schema::{self, MEMBER_ID, PHONE};
-use reunion_model::{ContactId, MemberId, Phone};
-use reunion_rules::{Derivation, Evaluated, LinkedMembers, TagDelta, TagState, derive};
+use reunion_model::MemberId;
+use reunion_model::schema::{self, MEMBER_ID, OTHER_PHONES, PHONE};
+use reunion_rules::{Derivation, Evaluated, TagDelta, TagState, derive};
 
 use crate::failure::{Doing, Failure};
 
 use super::campaigns::rule_errors;
+use super::contacts;
 use super::people::{People, golden_plan};
 use super::setup::Setup;
 
 /// Columns of members that are not golden, and that every run needs.
-const OWN: [&str; 4] = [MEMBER_ID, PHONE, "source_mask", "record_count"];
+const OWN: [&str; 5] = [MEMBER_ID, PHONE, OTHER_PHONES, "source_mask", "record_count"];
 /// Golden columns that outreach reads whatever the config says.
 const OUTREACH: [&str; 8] = ["store", "staff", "name", "total_spent", "do_not_contact", "sms_consent", "call_consent", "message_consent"];
 /// Golden columns that derived ones are made of.
@@ -61,7 +62,8 @@ fn members(setup: &Setup<'_>, people: &People) -> Result<Vec<RecordBatch>, Failu
     if people.dirty.num_rows() > 0 {
         members.push(align(&people.dirty, &schema)?);
     }
-    let linked = linked(setup, &members);
+    let links = setup.facts.links.iter().map(|link| link.contact).collect();
+    let linked = contacts::linked(&members, &links, setup.state.keys.lookup());
     let how = Derivation { clock_us: setup.clock_us, timezone: setup.app.config.timezone.rules(), linked: &linked, wanted: Some(&wanted) };
     derive(&members, &how).doing(|| "derived columns cannot be computed".to_owned())
 }
@@ -143,21 +145,6 @@ fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Failure
     };
     let columns = schema.fields().iter().map(column).collect();
     RecordBatch::try_new(Arc::clone(schema), columns).doing(|| "members cannot be put into columns".to_owned())
-}
-
-/// The members whose phone is linked in some channel.
-fn linked(setup: &Setup<'_>, members: &[RecordBatch]) -> LinkedMembers {
-    let contacts: HashSet<ContactId> = setup.facts.links.iter().map(|link| link.contact).collect();
-    if contacts.is_empty() {
-        return LinkedMembers::default();
-    }
-    let lookup = setup.state.keys.lookup();
-    let is_linked = |phone: Option<u64>| phone.is_some_and(|phone| contacts.contains(&lookup.contact(Phone::from_e164_digits(phone))));
-    let of_batch = |batch: &RecordBatch| {
-        let phones = batch.column_by_name(PHONE).expect("members have phones").as_primitive::<UInt64Type>().clone();
-        ids(batch).zip(phones.iter().collect::<Vec<_>>()).filter(|(_, phone)| is_linked(*phone)).map(|(id, _)| id).collect::<Vec<_>>()
-    };
-    members.iter().flat_map(of_batch).collect()
 }
 
 /// Those of some members that have records of one of the sources in `mask`, as the head has them.

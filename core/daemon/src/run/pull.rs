@@ -121,9 +121,9 @@ pub struct Pulled {
 /// Where the disk or the ledger refuses. What the source itself does wrong is in the result.
 pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pulled, Failure> {
     let before = &plan.before;
-    let open = before.open.as_ref().filter(|pull| pull.mode == plan.mode);
+    let open = before.open.as_ref().filter(|pull| pull.mode == plan.mode && has_same_columns(plan, pull));
     if let (Some(other), None, Some(lease)) = (&before.open, open, &plan.lease) {
-        // Read in another mode, its rows do not mean what they would mean now.
+        // Read in another mode or with other columns, its rows do not mean what they would mean now.
         plan.state.ask(plan.state.ledger.drop_pull(lease, other.pull_id))?;
     }
     let resume = open.and_then(|pull| pull.state.clone());
@@ -148,6 +148,19 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
         puller.take_all(taken)
     })?;
     pulled(plan, Some(puller), ended)
+}
+
+/// Whether what a pull has read so far has the columns that it would have now. What cannot be read has not.
+fn has_same_columns(plan: &PullPlan<'_>, pull: &Pull) -> bool {
+    let is_without_rows = pull.segments.iter().all(|segment| segment.document["rows"].is_null());
+    is_without_rows
+        || super::sources::pull_schema(plan.state, plan.source, pull).is_ok_and(|schema| {
+            let now = plan.normaliser.schema();
+            let columns = |schema: &arrow::datatypes::Schema| {
+                schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect::<BTreeMap<_, _>>()
+            };
+            columns(&schema) == columns(&now)
+        })
 }
 
 /// A batch, and where what becomes of it is waited for.

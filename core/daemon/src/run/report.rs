@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::moment;
 
+use super::guards::Guarded;
 use super::outreach::Outreach;
 use super::people::People;
 use super::population::Population;
@@ -41,6 +42,12 @@ pub struct Report {
     pub sources: BTreeMap<String, SourceReport>,
     /// The members, over all sources.
     pub members: MembersReport,
+    /// What guards compare with the runs before.
+    #[serde(default)]
+    pub guards: Guarded,
+    /// What guards let pass because `--accept` said so: names of sources and guards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<String>,
     /// Each tag.
     pub tags: BTreeMap<String, TagReport>,
     /// Each campaign of the pipeline.
@@ -193,11 +200,11 @@ pub fn of(
     let off = setup.pipeline_campaigns().filter(|campaign| !campaign.plans());
     let off = off.map(|campaign| (campaign.name.clone(), CampaignReport::default()));
     let channels = setup.pipeline_campaigns().map(|campaign| (campaign.channel.clone(), ChannelReport::default()));
-    let notes = people
-        .overflows
-        .iter()
-        .map(|(column, count)| format!("{count} sums of {column} are too large for the column and count as missing"));
-    let accepted = people.accepted.iter().map(|source| format!("the guard of source {source} let pass what --accept said"));
+    let notes = people.overflows.iter();
+    let notes = notes.map(|(column, count)| format!("{count} members have no {column}: made of all their rows it would be too large"));
+    let lost = setup.schemas.values().filter(|schema| !schema.lost.is_empty());
+    let lost = lost.map(|schema| format!("the source {} has no longer: {}", schema.name, schema.lost.join(", ")));
+    let accepted = people.accepted.iter().map(|name| format!("what {name} guards against was accepted by --accept"));
     let is_sweep = |schema: &SourceSchema, pulled: &Pulled| {
         let mode = setup.app.config.sources.get(&schema.name).map(|source| source.mode);
         mode == Some(ReadMode::Incremental) && pulled.mode == ReadMode::Snapshot
@@ -223,6 +230,8 @@ pub fn of(
             merged: people.merges.len() as u64,
             phone_only: population.phone_only,
         },
+        guards: people.guarded.clone(),
+        accepted: people.accepted.clone(),
         tags: population.evaluated.tags.iter().map(tag).collect(),
         campaigns: planned.chain(off).collect(),
         cancelled,
@@ -230,7 +239,7 @@ pub fn of(
         tasks_digest: outreach.plan.tasks_digest.clone(),
         finish_forecast: forecast(setup, outreach),
         samples: samples(outreach),
-        notes: notes.chain(swept).chain(accepted).chain(off_notes).collect(),
+        notes: notes.chain(lost).chain(swept).chain(accepted).chain(off_notes).collect(),
         stage_secs: BTreeMap::new(),
     }
 }
@@ -449,6 +458,8 @@ mod tests {
             clock: "2026-09-21T22:30:00+08:00".to_owned(),
             sources: [("pos".to_owned(), source)].into(),
             members: MembersReport { total: 6, new: 6, phone_only: 6, ..MembersReport::default() },
+            guards: Guarded::default(),
+            accepted: Vec::new(),
             tags: [("dormant".to_owned(), TagReport { members: 4, gained: 4, ..TagReport::default() })].into(),
             campaigns: [("warm-add".to_owned(), campaign)].into(),
             cancelled: BTreeMap::new(),

@@ -95,8 +95,10 @@ impl<'a> Setup<'a> {
         let pipeline = pipeline(config, args.pipeline.as_deref())?;
         let clock_us = clock(config, args)?;
         for (option, names) in [("accept", &args.accept), ("sweep", &args.sweep)] {
-            if let Some(unknown) = names.iter().find(|name| !config.sources.contains_key(*name)) {
-                return Err(Failure::usage(format!("--{option} names `{unknown}`, and there is no such source")));
+            let guards: &[&str] = if option == "accept" { &super::guards::NAMES } else { &[] };
+            if let Some(unknown) = names.iter().find(|name| !config.sources.contains_key(*name) && !guards.contains(&name.as_str())) {
+                let what = if guards.is_empty() { "source" } else { "source or guard" };
+                return Err(Failure::usage(format!("--{option} names `{unknown}`, and there is no such {what}")));
             }
         }
         let components::Channels { made: channels, failed: failed_channels } = components::channels(config, &app.plugins)?;
@@ -107,7 +109,7 @@ impl<'a> Setup<'a> {
         nothing_vanished(config, &components)?;
         let head = state.head()?;
         let stored = StoredSchema::of(head.as_ref().map(|(_, generation)| generation))?;
-        let schemas = super::sources::schemas(app, state.keys.lookup(), &pipeline, &components, &stored)?;
+        let schemas = super::sources::schemas(app, state, &pipeline, &components, &stored, &args.accept)?;
         let golden = super::golden_columns(config, &schemas)?;
         // A rule may name any canonical column, whether or not a source brings it.
         let absent = COLUMNS.iter().filter(|column| golden.iter().all(|golden| golden.name != column.name));

@@ -1,17 +1,20 @@
 //! The sources of a run: what columns they have, and their pulls, side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use jiff::tz::TimeZone;
-use reunion_generations::Generation;
+use reunion_generations::{Generation, SegmentFile};
 use reunion_host::{CallOptions, SourceConnector};
 use reunion_keys::Lookup;
 use reunion_ledger::{ComponentKind, ComponentState, Pull};
 use reunion_model::RunId;
 use reunion_model::plugin::ReadMode;
+use reunion_model::record::{PHONE, RECORD_ID};
 use reunion_model::schema::ColumnType;
-use reunion_people::{Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
+use reunion_people::{GoldenColumn, Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -19,7 +22,7 @@ use crate::commands::phone_rules;
 use crate::components::{self, Trouble};
 use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceColumns, Sweep};
 use crate::failure::{Doing, Failure};
-use crate::state::{Hold, now_us};
+use crate::state::{Hold, State, now_us};
 
 use super::pull::{PullPlan, Pulled, pull};
 use super::setup::Setup;
@@ -30,13 +33,25 @@ use super::setup::Setup;
 pub struct StoredSchema {
     /// For each source, the types of its columns by our names.
     pub sources: BTreeMap<String, BTreeMap<String, ColumnType>>,
+    /// For each source, the types of columns that it had once: its older records may have them still, so they are
+    /// fixed too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub past: BTreeMap<String, BTreeMap<String, ColumnType>>,
+    /// For each source, its own names of its columns, by our names.
+    #[serde(default)]
+    pub names: BTreeMap<String, BTreeMap<String, String>>,
     /// The sources in the order of the members' source bits.
     pub order: Vec<String>,
     /// What decides who is who: where it differs, that is decided anew for everybody.
     #[serde(default)]
     pub identity: String,
-    /// What members' columns are made by: where it differs, all members are made anew.
-    pub golden: String,
+    /// What members' columns are made by: where it differs, all members are made anew. Sources stand in it by the
+    /// names that the state knows them by.
+    #[serde(default)]
+    pub columns: Vec<GoldenColumn>,
+    /// Sources of which the generation has no row: nothing of theirs is fixed.
+    #[serde(skip)]
+    without_rows: BTreeSet<String>,
 }
 
 impl StoredSchema {
@@ -46,8 +61,38 @@ impl StoredSchema {
     /// Where the manifest says something that this program does not understand.
     pub fn of(generation: Option<&Generation>) -> Result<Self, Failure> {
         let Some(generation) = generation else { return Ok(Self::default()) };
-        serde_json::from_value(generation.manifest().meta.schema.clone())
-            .doing(|| format!("the columns of generation {} are not understood", generation.reference().number))
+        let schema = serde_json::from_value::<Self>(generation.manifest().meta.schema.clone());
+        let schema = schema.doing(|| format!("the columns of generation {} are not understood", generation.reference().number))?;
+        let tables = &generation.manifest().tables;
+        let has_rows = |origin: &String| tables.get(&format!("records/{origin}")).is_some_and(|table| !table.files.is_empty());
+        let without_rows = schema.sources.keys().filter(|origin| !has_rows(origin)).cloned().collect();
+        Ok(Self { without_rows, ..schema })
+    }
+
+    /// The types that a source's columns have or had.
+    fn types_of(&self, origin: &str) -> BTreeMap<String, ColumnType> {
+        if self.without_rows.contains(origin) {
+            return BTreeMap::new();
+        }
+        let of = |columns: &BTreeMap<String, BTreeMap<String, ColumnType>>| columns.get(origin).cloned().unwrap_or_default();
+        let mut types = of(&self.past);
+        types.extend(of(&self.sources));
+        types
+    }
+
+    /// What is kept of the columns of the next generation, which has these sources and is made by these rules.
+    pub fn next(&self, schemas: &BTreeMap<String, SourceSchema>, identity: String, columns: Vec<GoldenColumn>) -> Self {
+        let mut next = Self { order: schemas.keys().cloned().collect(), identity, columns, ..Self::default() };
+        for (origin, schema) in schemas.iter().filter(|(_, schema)| !schema.retired && !schema.columns.is_empty()) {
+            let mut past = self.types_of(origin);
+            past.retain(|column, _| !schema.columns.contains_key(column));
+            if !past.is_empty() {
+                next.past.insert(origin.clone(), past);
+            }
+            next.sources.insert(origin.clone(), schema.columns.clone());
+            next.names.insert(origin.clone(), schema.names.clone());
+        }
+        next
     }
 }
 
@@ -57,6 +102,12 @@ pub struct SourceSchema {
     pub name: String,
     /// The types of its columns by our names, the phone left out.
     pub columns: BTreeMap<String, ColumnType>,
+    /// Its own names of them.
+    pub names: BTreeMap<String, String>,
+    /// Columns that it had and has no more.
+    pub lost: Vec<String>,
+    /// Some of them matter, and that they are gone was accepted.
+    pub accepted: bool,
     /// It left the config for good: its records go.
     pub retired: bool,
     /// How to read it; none for one that this run does not read.
@@ -73,16 +124,18 @@ pub struct Ready {
     pub normaliser: Normaliser,
 }
 
-/// The columns of all sources that are or were: those of the pipeline are asked now.
+/// The columns of all sources that are or were: those of the pipeline are asked now. `accept` has the sources that may
+/// lose columns.
 ///
 /// # Errors
 /// Where the config is wrong. A source that cannot be asked is in the result.
 pub fn schemas(
     app: &App,
-    lookup: &Lookup,
+    state: &State,
     pipeline: &str,
     components: &[ComponentState],
     stored: &StoredSchema,
+    accept: &[String],
 ) -> Result<BTreeMap<String, SourceSchema>, Failure> {
     let of_source = || components.iter().filter(|component| component.kind == ComponentKind::Source);
     let mut schemas = BTreeMap::new();
@@ -90,7 +143,10 @@ pub fn schemas(
         let component = of_source().find(|component| component.origin == *origin);
         let name = component.map_or_else(|| origin.clone(), |component| component.name.clone());
         let retired = component.is_some_and(|component| component.retired_us.is_some()) && !app.config.sources.contains_key(&name);
-        schemas.insert(origin.clone(), SourceSchema { name, columns: columns.clone(), retired, ready: None, failed: None });
+        let names = stored.names.get(origin).cloned().unwrap_or_default();
+        let schema =
+            SourceSchema { name, columns: columns.clone(), names, lost: Vec::new(), accepted: false, retired, ready: None, failed: None };
+        schemas.insert(origin.clone(), schema);
     }
     for name in &app.config.pipelines[pipeline].sources {
         let origin =
@@ -104,20 +160,72 @@ pub fn schemas(
         let asked = connector.and_then(|connector| connector.schema(&call(None)).map(|schema| (connector, schema)));
         let asked = match asked {
             Ok((connector, schema)) => {
-                ready(app, lookup, name, &origin, connector, &expected_columns(&app.config, name, &schema, known), known)?
+                let before = Before { stored, waiting: waiting_types(state, name)?, accepts: accept.contains(name) };
+                ready(app, state.keys.lookup(), name, &origin, connector, &expected_columns(&app.config, name, &schema, known), &before)?
             }
             Err(error) => Err(error.to_string()),
         };
         let schema = match asked {
-            Ok((columns, ready)) => SourceSchema { name: name.clone(), columns, retired: false, ready: Some(ready), failed: None },
+            Ok(schema) => schema,
             Err(failed) => {
                 let columns = known.cloned().unwrap_or_default();
-                SourceSchema { name: name.clone(), columns, retired: false, ready: None, failed: Some(failed) }
+                let names = stored.names.get(&origin).cloned().unwrap_or_default();
+                SourceSchema {
+                    name: name.clone(),
+                    columns,
+                    names,
+                    lost: Vec::new(),
+                    accepted: false,
+                    retired: false,
+                    ready: None,
+                    failed: Some(failed),
+                }
             }
         };
         schemas.insert(origin, schema);
     }
     Ok(schemas)
+}
+
+/// What a source's columns were.
+struct Before<'a> {
+    stored: &'a StoredSchema,
+    /// The types in rows that were read and wait for a generation.
+    waiting: BTreeMap<String, ColumnType>,
+    /// Whether columns may be gone.
+    accepts: bool,
+}
+
+/// The types of the columns in rows that a source's pulls have read to their end and that are in no generation yet,
+/// after a run that was killed or a rollback.
+fn waiting_types(state: &State, name: &str) -> Result<BTreeMap<String, ColumnType>, Failure> {
+    let pending = state.ask(state.ledger.source_state(name))?.pending;
+    let mut types = BTreeMap::new();
+    for pull in &pending {
+        // Rows that cannot be read stop the run where they are needed; a pull that reads everything anew does without.
+        let Ok(schema) = pull_schema(state, name, pull) else { continue };
+        types.extend(schema.fields().iter().filter_map(|field| Some((field.name().clone(), kind_of(field.data_type())?))));
+    }
+    types.retain(|column, _| !reunion_model::record::is_own(column));
+    Ok(types)
+}
+
+/// The columns of the rows that a pull has read so far.
+///
+/// # Errors
+/// Where its segments cannot be read.
+pub fn pull_schema(state: &State, name: &str, pull: &Pull) -> Result<SchemaRef, Failure> {
+    let segments = pull.segments.iter().map(|segment| {
+        let doing = || format!("segment {} of source {name} is not understood", segment.seq);
+        serde_json::from_value(segment.document.clone()).doing(doing)
+    });
+    let segments = segments.collect::<Result<Vec<SegmentFile>, Failure>>()?;
+    let batches = state.people.read_segments(&segments, None).doing(|| format!("the segments of source {name} cannot be read"))?;
+    Ok(Arc::clone(batches.schema()))
+}
+
+fn kind_of(kind: &arrow::datatypes::DataType) -> Option<ColumnType> {
+    ColumnType::ALL.into_iter().find(|of| of.arrow() == *kind)
 }
 
 /// The columns of a source; for one that is so empty that it has none, as a file of no bytes, those that it
@@ -129,7 +237,6 @@ fn expected_columns(
     known: Option<&BTreeMap<String, ColumnType>>,
 ) -> arrow::datatypes::Schema {
     use arrow::datatypes::{Field, Schema};
-    use reunion_model::record::{PHONE, RECORD_ID};
     if !found.fields().is_empty() {
         return found.clone();
     }
@@ -153,7 +260,8 @@ pub fn true_at(pull: &Pull) -> i64 {
     pull.as_of_us.unwrap_or(pull.started_us)
 }
 
-type Asked = Result<(BTreeMap<String, ColumnType>, Ready), String>;
+/// A source that can be read, or why it cannot.
+type Asked = Result<SourceSchema, String>;
 
 fn ready(
     app: &App,
@@ -162,7 +270,7 @@ fn ready(
     origin: &str,
     connector: Box<dyn SourceConnector>,
     schema: &arrow::datatypes::Schema,
-    known: Option<&BTreeMap<String, ColumnType>>,
+    before: &Before<'_>,
 ) -> Result<Asked, Failure> {
     let columns = match app.config.source_columns(name, schema) {
         Ok(columns) => columns,
@@ -170,19 +278,58 @@ fn ready(
         Err(findings) => return Ok(Err(findings.to_string())),
     };
     let types = types(&columns);
-    let changed = known.and_then(|known| types.iter().find(|(column, kind)| known.get(*column).is_some_and(|before| before != *kind)));
-    if let Some((column, kind)) = changed {
-        let before = known.and_then(|known| known.get(column)).copied().unwrap_or(*kind);
+    let mut fixed = before.stored.types_of(origin);
+    fixed.extend(before.waiting.clone());
+    if let Some((column, kind)) = types.iter().find(|(column, kind)| fixed.get(*column).is_some_and(|fixed| fixed != *kind)) {
+        let fixed = fixed[column];
         return Ok(Err(format!(
-            "`{column}` is {kind} now and was {before} before; a column keeps the type of its first commit: declare it with \
-             columns = {{ {column} = {{ from = \"…\", type = \"{before}\" }} }}"
+            "`{column}` is {kind} now and was {fixed} before; a column keeps the type of its first commit: declare it with \
+             columns = {{ {column} = {{ from = \"…\", type = \"{fixed}\" }} }}, or keep the new one under another name"
         )));
     }
+    let mut names: BTreeMap<String, String> = columns.columns.iter().map(|column| (column.to.clone(), column.from.clone())).collect();
+    if let RecordId::Column(from) = &columns.record_id {
+        names.insert(RECORD_ID.to_owned(), from.clone());
+    }
+    let lost = lost(before.stored, origin, &names, schema);
+    let needed: Vec<String> =
+        lost.iter().filter(|column| is_needed(&app.config, name, column)).map(|column| format!("`{column}`")).collect();
+    if !needed.is_empty() && !before.accepts {
+        return Ok(Err(format!(
+            "it has no {} {} any more; where that is right, accept it once: --accept {name}",
+            if needed.len() == 1 { "column" } else { "columns" },
+            needed.join(", ")
+        )));
+    }
+    let accepted = !needed.is_empty();
     let plan = source_plan(&app.config, origin, &columns);
     match Normaliser::new(plan, phone_rules(app)?, lookup.clone(), schema) {
-        Ok(normaliser) => Ok(Ok((types, Ready { connector, normaliser }))),
+        Ok(normaliser) => {
+            let ready = Some(Ready { connector, normaliser });
+            Ok(Ok(SourceSchema { name: name.to_owned(), columns: types, names, lost, accepted, retired: false, ready, failed: None }))
+        }
         Err(error) => Ok(Err(error.to_string())),
     }
+}
+
+/// The columns that a source had and has no more. One that the config maps otherwise now is not lost.
+fn lost(stored: &StoredSchema, origin: &str, names: &BTreeMap<String, String>, schema: &arrow::datatypes::Schema) -> Vec<String> {
+    let Some(known) = stored.names.get(origin).filter(|_| !stored.without_rows.contains(origin)) else { return Vec::new() };
+    let is_gone = |(column, from): &(&String, &String)| !names.contains_key(*column) && schema.field_with_name(from).is_err();
+    known.iter().filter(is_gone).map(|(column, _)| column.clone()).collect()
+}
+
+/// Whether it matters that a source loses a column: whom nobody may contact, and who is who, may depend on it. Columns
+/// that came by themselves and that nobody has made use of come and go.
+fn is_needed(config: &Config, source: &str, column: &str) -> bool {
+    let identity = &config.identity;
+    let is_own = column == RECORD_ID || column == PHONE || reunion_model::schema::canonical(column).is_some();
+    let is_key = identity.keys.iter().flatten().chain(&config.sources[source].key).any(|key| key == column);
+    let rules = config.tags.values().map(|tag| &tag.when);
+    let of_campaigns = config.campaigns.values().flat_map(|of| [Some(&of.audience), of.message.as_ref(), of.reason.as_ref()]);
+    // A name that stands in a text for something else costs no more than a question.
+    let is_named = rules.chain(of_campaigns.flatten()).any(|text| text.contains(column));
+    is_own || is_key || is_named || identity.survivorship.contains_key(column)
 }
 
 fn types(columns: &SourceColumns) -> BTreeMap<String, ColumnType> {
@@ -218,15 +365,23 @@ fn source_plan(config: &Config, origin: &str, columns: &SourceColumns) -> Source
     }
 }
 
-/// The golden columns of members: those that any source has or had, and every canonical one, so that a
-/// rule may name it whether or not a source brings it.
+/// The golden columns of members: those that any source has, as the functions of people take them.
 ///
 /// # Errors
 /// Where sources do not agree on a type.
-pub fn golden_columns(config: &Config, schemas: &BTreeMap<String, SourceSchema>) -> Result<Vec<MemberColumn>, Diagnostics> {
+pub fn golden_columns(config: &Config, schemas: &BTreeMap<String, SourceSchema>) -> Result<Vec<GoldenColumn>, Diagnostics> {
     let live = schemas.values().filter(|schema| !schema.retired);
     let columns = live.map(|schema| (schema.name.as_str(), &schema.columns)).collect::<Vec<_>>();
-    config.member_columns_of(&columns)
+    let origin = |name: &String| {
+        let known = schemas.iter().find(|(_, schema)| schema.name == *name);
+        known.map_or_else(|| name.clone(), |(origin, _)| origin.clone())
+    };
+    let golden = |MemberColumn { name, kind, mut rule }| {
+        // A source that is renamed is believed as much as before.
+        rule.sources = rule.sources.iter().map(origin).collect();
+        GoldenColumn { name, kind, rule }
+    };
+    Ok(config.member_columns_of(&columns)?.into_iter().map(golden).collect())
 }
 
 /// What pulling came to, by the name that the state knows.

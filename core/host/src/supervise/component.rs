@@ -80,7 +80,7 @@ impl Component {
     pub(crate) fn make(plugins: &Plugins, plugin: &Plugin, spec: ComponentSpec, config: Value) -> Result<Arc<Self>, PluginError> {
         plugin.is_of(&spec.name, spec.kind)?;
         plugin.complete(&config)?;
-        let history = plugins.supervisor().history(spec.kind, &spec.name, spec.limits.restarts_per_hour_max);
+        let history = plugins.supervisor().history(spec.kind, &spec.name, spec.part, spec.limits.restarts_per_hour_max);
         let now = Mutex::new(Now { plugin: plugin.clone(), worker: None, refused: None });
         let component = Arc::new(Self { spec, plugins: plugins.clone(), config, history, now, cancelled: Arc::default() });
         component.worker()?;

@@ -7,13 +7,15 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use reunion_model::TaskId;
 use reunion_model::limits::{BATCH_ROWS_MAX, COLUMNS_MAX, CONTROL_BYTES_MAX};
-use reunion_model::plugin::{ChannelTraits, DispatchInfo, ErrorClass, Finding, Item, PluginError, ReadRequest};
+use reunion_model::plugin::{ChannelTraits, DispatchInfo, ErrorClass, Finding, HttpRequest, Item, PluginError, ReadRequest};
 use reunion_model::task::Verdict;
 use serde_json::Value;
 
 use crate::answers::{Items, Polls, Progress, Receipts, Rows, StreamKind, misused, task_ids};
-use crate::wire::{self, CallMessage, Frame, Kind, What};
-use crate::{CallOptions, Canceller, ChannelConnector, ItemStream, PollStream, Receipt, ReceiptStream, SourceConnector, contract, text};
+use crate::channel::within_limits;
+use crate::contract::{self, RawAnswer};
+use crate::wire::{self, AnswerMessage, CallMessage, Frame, Kind, What};
+use crate::{CallOptions, Callback, Canceller, ChannelConnector, ItemStream, PollStream, Receipt, ReceiptStream, SourceConnector, text};
 
 use super::component::{Component, GRACE, Worker};
 use super::link::{ITEMS_IN_FLIGHT_MAX, Replies};
@@ -45,25 +47,24 @@ struct Call {
 
 impl Call {
     /// Makes a call on a worker that lives.
-    fn make(component: &Arc<Component>, options: &CallOptions, what: What, tasks: Option<&RecordBatch>) -> Result<Self, PluginError> {
+    fn make(component: &Arc<Component>, options: &CallOptions, what: What) -> Result<Self, PluginError> {
         let worker = component.worker()?;
-        Self::on(component, worker, options, what, tasks)
+        Self::on(component, worker, options, what, &[])
     }
 
+    /// Makes a call on this worker. `before` is what it is sent first.
     fn on(
         component: &Arc<Component>,
         worker: Arc<Worker>,
         options: &CallOptions,
         what: What,
-        tasks: Option<&RecordBatch>,
+        before: &[(Kind, &[u8])],
     ) -> Result<Self, PluginError> {
-        let sent = |error: String| misused(&format!("the call cannot be sent: {error}"));
-        let message = serde_json::to_vec(&CallMessage { options: options.clone(), what }).map_err(|error| sent(error.to_string()))?;
-        let tasks = tasks.map(pieces).transpose().map_err(sent)?.unwrap_or_default();
+        let message = serde_json::to_vec(&CallMessage { options: options.clone(), what }).map_err(|error| unsent(&error.to_string()))?;
         let replies = worker.link.open().ok_or_else(|| component.broke(&worker.link.why_ended()))?;
         let call = replies.call;
         let credit = ITEMS_IN_FLIGHT_MAX.to_le_bytes();
-        let mut frames: Vec<(Kind, u32, &[u8])> = tasks.iter().map(|tasks| (Kind::Tasks, call, tasks.as_slice())).collect();
+        let mut frames: Vec<(Kind, u32, &[u8])> = before.iter().map(|(kind, payload)| (*kind, call, *payload)).collect();
         frames.extend([(Kind::Call, call, message.as_slice()), (Kind::Credit, call, credit.as_slice())]);
         worker.link.send(&frames);
         let deadline = options.deadline_unix_ms.map(instant_of);
@@ -111,6 +112,10 @@ impl Drop for Call {
     }
 }
 
+fn unsent(why: &str) -> PluginError {
+    misused(&format!("the call cannot be sent: {why}"))
+}
+
 /// An error whose texts are fit to be shown, whoever wrote them.
 fn tidied(error: PluginError) -> PluginError {
     let tidy = |text: String| text::tidy(&text::cut(&text));
@@ -130,7 +135,7 @@ fn pieces(tasks: &RecordBatch) -> Result<Vec<Vec<u8>>, String> {
 }
 
 fn check(component: &Arc<Component>, options: &CallOptions) -> Result<Vec<Finding>, PluginError> {
-    let mut call = Call::make(component, options, What::Check, None)?;
+    let mut call = Call::make(component, options, What::Check)?;
     let frame = call.next()?;
     match (frame.kind, serde_json::from_slice::<Vec<Finding>>(&frame.payload)) {
         (Kind::Findings, Ok(findings)) => {
@@ -155,7 +160,7 @@ impl SourceConnector for RemoteSource {
     }
 
     fn schema(&self, options: &CallOptions) -> Result<SchemaRef, PluginError> {
-        let mut call = Call::make(&self.0, options, What::Schema, None)?;
+        let mut call = Call::make(&self.0, options, What::Schema)?;
         let frame = call.next()?;
         if frame.kind != Kind::Schema {
             return Err(call.violation("a call for the schema was answered with something else"));
@@ -169,7 +174,7 @@ impl SourceConnector for RemoteSource {
 
     fn read(&self, options: &CallOptions, request: &ReadRequest, state: Option<&Value>) -> Result<Box<dyn ItemStream>, PluginError> {
         let what = What::Read { request: request.clone(), state: state.cloned() };
-        Ok(Box::new(Rows(RemoteItems::new(Call::make(&self.0, options, what, None)?, StreamKind::Read))))
+        Ok(Box::new(Rows(RemoteItems::new(Call::make(&self.0, options, what)?, StreamKind::Read))))
     }
 
     fn canceller(&self) -> Canceller {
@@ -188,19 +193,54 @@ impl ChannelConnector for RemoteChannel {
 
     fn push(&self, options: &CallOptions, dispatch: &DispatchInfo, tasks: RecordBatch) -> Result<Box<dyn ReceiptStream>, PluginError> {
         let order = task_ids(&tasks)?;
+        let pieces = pieces(&tasks).map_err(|error| unsent(&error))?;
         let worker = match self.component.worker() {
             Ok(worker) => worker,
             // Nobody was asked to take anything: no task's fate is in doubt.
             Err(error) if error.class == ErrorClass::Unavailable => return Ok(Box::new(NotGiven::new(order, error))),
             Err(error) => return Err(error),
         };
-        let call = Call::on(&self.component, worker, options, What::Push { dispatch: dispatch.clone() }, Some(&tasks))?;
+        let pieces: Vec<(Kind, &[u8])> = pieces.iter().map(|tasks| (Kind::Tasks, tasks.as_slice())).collect();
+        let call = Call::on(&self.component, worker, options, What::Push { dispatch: dispatch.clone() }, &pieces)?;
         Ok(Box::new(Receipts::new(RemoteItems::new(call, StreamKind::Push), order)))
     }
 
     fn poll(&self, options: &CallOptions, state: Option<&Value>) -> Result<Box<dyn PollStream>, PluginError> {
-        let call = Call::make(&self.component, options, What::Poll { state: state.cloned() }, None)?;
+        let call = Call::make(&self.component, options, What::Poll { state: state.cloned() })?;
         Ok(Box::new(Polls(RemoteItems::new(call, StreamKind::Poll))))
+    }
+
+    fn callback(&self, options: &CallOptions, request: &HttpRequest) -> Result<Callback, PluginError> {
+        within_limits(request)?;
+        let worker = self.component.worker()?;
+        let HttpRequest { method, path, query, headers, body } = request.clone();
+        let what = What::Callback { request: HttpRequest { method, path, query, headers, body: Vec::new() } };
+        let mut call = Call::on(&self.component, worker, options, what, &[(Kind::Body, body.as_slice())])?;
+        let mut answer = RawAnswer::default();
+        loop {
+            let Frame { kind, payload, .. } = call.next()?;
+            let taken = match kind {
+                Kind::Body if answer.body.is_empty() && !payload.is_empty() => {
+                    answer.body = payload;
+                    Ok(())
+                }
+                Kind::Events if answer.events.is_none() => match wire::decode(payload) {
+                    Ok(events) => {
+                        answer.events = Some(events);
+                        Ok(())
+                    }
+                    Err(error) => Err(format!("the events of an answer cannot be taken: {error}")),
+                },
+                Kind::Answer => match document(&payload, "an answer") {
+                    Ok(AnswerMessage { status, headers }) => {
+                        return contract::callback(RawAnswer { status, headers, ..answer }).map_err(|rule| call.violation(&rule));
+                    }
+                    Err(rule) => Err(rule),
+                },
+                _ => Err("a request was answered with something else than an answer".to_owned()),
+            };
+            taken.map_err(|rule| call.violation(&rule))?;
+        }
     }
 
     fn canceller(&self) -> Canceller {

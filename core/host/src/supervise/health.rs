@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::quarantine;
 
+use super::Part;
+
 /// Failures older than this are forgotten.
 const WINDOW: Duration = Duration::from_secs(3600);
 /// The delay after a first failure; it doubles with each further one.
@@ -63,13 +65,13 @@ pub enum HealthState {
 
 impl Health {
     /// The file of a component's health.
-    fn file(kind: PluginKind, name: &str) -> String {
-        format!("{}-{name}.json", kind.name())
+    fn file(kind: PluginKind, name: &str, part: Part) -> String {
+        format!("{}-{name}{}.json", kind.name(), part.suffix())
     }
 
-    /// What was last known of a component; `None` where nothing is.
-    pub fn read(dir: &Path, kind: PluginKind, name: &str) -> Option<Self> {
-        let health: Self = serde_json::from_slice(&fs::read(dir.join(Self::file(kind, name))).ok()?).ok()?;
+    /// What was last known of a part of a component; `None` where nothing is.
+    pub fn read(dir: &Path, kind: PluginKind, name: &str, part: Part) -> Option<Self> {
+        let health: Self = serde_json::from_slice(&fs::read(dir.join(Self::file(kind, name, part))).ok()?).ok()?;
         let is_gone = |owner: u32| !Path::new("/proc").join(owner.to_string()).exists();
         match health.state {
             // Whoever would have written that it ended was killed.
@@ -79,9 +81,9 @@ impl Health {
     }
 
     /// Best effort: a daemon whose disk is full has other troubles.
-    fn write(&self, dir: &Path, kind: PluginKind, name: &str) {
+    fn write(&self, dir: &Path, kind: PluginKind, name: &str, part: Part) {
         let written = serde_json::to_vec(self).map_err(io::Error::from);
-        let written = written.and_then(|json| quarantine::write(dir, &Self::file(kind, name), &json));
+        let written = written.and_then(|json| quarantine::write(dir, &Self::file(kind, name, part), &json));
         if let Err(error) = written {
             tracing::debug!(component = name, "its health cannot be written down: {error}");
         }
@@ -91,7 +93,7 @@ impl Health {
 /// What is remembered of all components of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
-    histories: Mutex<HashMap<(PluginKind, String), Arc<History>>>,
+    histories: Mutex<HashMap<(PluginKind, String, Part), Arc<History>>>,
     /// Where their health is written down.
     dir: Option<PathBuf>,
 }
@@ -106,28 +108,30 @@ impl Supervisor {
         self.dir.as_deref()
     }
 
-    /// What is remembered of a component: the same for every instance of it, one after the other.
-    pub(super) fn history(&self, kind: PluginKind, name: &str, restarts_max: u32) -> Arc<History> {
+    /// What is remembered of a part of a component: the same for every instance of it, one after the other.
+    pub(super) fn history(&self, kind: PluginKind, name: &str, part: Part, restarts_max: u32) -> Arc<History> {
         let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || {
             Arc::new(History {
                 kind,
                 name: name.to_owned(),
+                part,
                 restarts_max,
                 dir: self.dir.clone(),
                 failures: Mutex::default(),
                 running: Mutex::default(),
             })
         };
-        Arc::clone(histories.entry((kind, name.to_owned())).or_insert_with(made))
+        Arc::clone(histories.entry((kind, name.to_owned(), part)).or_insert_with(made))
     }
 }
 
-/// What is remembered of one component.
+/// What is remembered of one part of a component.
 #[derive(Debug)]
 pub(super) struct History {
     kind: PluginKind,
     name: String,
+    part: Part,
     restarts_max: u32,
     dir: Option<PathBuf>,
     failures: Mutex<Failures>,
@@ -247,7 +251,7 @@ impl History {
         let restarts = (self.lock().at.len() as u32).min(self.restarts_max);
         let (library, version) = (plugin.path().to_owned(), plugin.manifest().version.clone());
         let health = Health { state, restarts, restarts_max: self.restarts_max, library, version, confined, at_us: now_us() };
-        health.write(dir, self.kind, &self.name);
+        health.write(dir, self.kind, &self.name, self.part);
     }
 }
 

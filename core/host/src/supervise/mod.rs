@@ -22,6 +22,26 @@ pub use health::{Health, HealthState};
 pub use process::COMMAND;
 pub(crate) use process::{ScanError, scan};
 
+/// What a component's worker is for. Each has a process of its own, and a history of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Part {
+    /// Reading, pushing and polling.
+    #[default]
+    Work,
+    /// Requests from outside: whatever one of them does to it, no push is touched.
+    Callbacks,
+}
+
+impl Part {
+    /// What names it, behind the component's own name; no component's name has a dot.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Work => "",
+            Self::Callbacks => ".callbacks",
+        }
+    }
+}
+
 /// Where a component's plugin runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
@@ -64,11 +84,13 @@ pub struct ComponentSpec {
     pub limits: Limits,
     /// The only library that may be loaded for it: the sha256 of the file, in hex.
     pub sha256: Option<String>,
+    /// What its worker is for.
+    pub part: Part,
 }
 
 impl ComponentSpec {
     /// A component with the limits that hold where nothing is said.
     pub fn new(kind: PluginKind, name: impl Into<String>) -> Self {
-        Self { kind, name: name.into(), isolation: Isolation::default(), limits: Limits::default(), sha256: None }
+        Self { kind, name: name.into(), isolation: Isolation::default(), limits: Limits::default(), sha256: None, part: Part::default() }
     }
 }

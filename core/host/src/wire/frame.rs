@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
-use reunion_model::limits::{BATCH_BYTES_MAX, CONTROL_BYTES_MAX};
+use reunion_model::limits::{BATCH_BYTES_MAX, CALLBACK_BODY_BYTES_MAX, CALLBACK_EVENTS_BYTES_MAX, CONTROL_BYTES_MAX};
 
 /// Bytes before the payload.
 const HEADER_BYTES: usize = 9;
@@ -11,6 +11,8 @@ const HEADER_BYTES: usize = 9;
 const CONTROL_FRAME_BYTES_MAX: usize = 2 * CONTROL_BYTES_MAX + (64 << 10);
 /// Bytes of a frame that holds a batch: its rows, and its schema with what padding takes.
 const BATCH_FRAME_BYTES_MAX: usize = BATCH_BYTES_MAX + (2 << 20);
+/// Bytes of a frame that holds the events of a callback, with their schema and padding.
+const EVENTS_FRAME_BYTES_MAX: usize = CALLBACK_EVENTS_BYTES_MAX + (256 << 10);
 
 /// What a frame says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) enum Kind {
     Cancel = 7,
     /// To the worker: end.
     Bye = 8,
+    /// Either way: the body of a request, whose call follows, or of its answer. Bytes.
+    Body = 9,
     /// The component is made. JSON.
     Ready = 64,
     /// What the library says of itself. JSON.
@@ -56,10 +60,14 @@ pub(crate) enum Kind {
     Released = 74,
     /// A log event. JSON.
     Log = 75,
+    /// The events of a callback, whose answer follows. IPC.
+    Events = 76,
+    /// The answer to a request from outside. The call is over. JSON.
+    Answer = 77,
 }
 
 impl Kind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 23] = [
         Self::Start,
         Self::Scan,
         Self::Call,
@@ -68,6 +76,7 @@ impl Kind {
         Self::Release,
         Self::Cancel,
         Self::Bye,
+        Self::Body,
         Self::Ready,
         Self::Scanned,
         Self::Failed,
@@ -80,21 +89,25 @@ impl Kind {
         Self::End,
         Self::Released,
         Self::Log,
+        Self::Events,
+        Self::Answer,
     ];
 
-    /// Whether it is one item of a stream.
+    /// Whether it is one item of a stream, or a part of an answer: no more of them come than the daemon asked for.
     pub(crate) const fn is_item(self) -> bool {
-        matches!(self, Self::Begin | Self::Batch | Self::Rejected | Self::State | Self::End)
+        matches!(self, Self::Begin | Self::Batch | Self::Rejected | Self::State | Self::End | Self::Body | Self::Events)
     }
 
     /// Whether nothing comes for its call after it.
     pub(crate) const fn ends_call(self) -> bool {
-        matches!(self, Self::Failed | Self::Findings | Self::Schema | Self::End | Self::Released)
+        matches!(self, Self::Failed | Self::Findings | Self::Schema | Self::End | Self::Released | Self::Answer)
     }
 
     const fn bytes_max(self) -> usize {
         match self {
             Self::Tasks | Self::Schema | Self::Batch | Self::Rejected => BATCH_FRAME_BYTES_MAX,
+            Self::Body => CALLBACK_BODY_BYTES_MAX,
+            Self::Events => EVENTS_FRAME_BYTES_MAX,
             _ => CONTROL_FRAME_BYTES_MAX,
         }
     }

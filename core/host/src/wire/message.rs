@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reunion_model::plugin::{ChannelTraits, DispatchInfo, PluginKind, ReadRequest};
+use reunion_model::plugin::{ChannelTraits, DispatchInfo, HttpRequest, PluginKind, ReadRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -73,6 +73,17 @@ pub(crate) enum What {
     Poll {
         state: Option<Value>,
     },
+    /// The body came before.
+    Callback {
+        request: HttpRequest,
+    },
+}
+
+/// The answer to a request from outside. Its body and events came before.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AnswerMessage {
+    pub(crate) status: i32,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// A log event of the plugin.

@@ -14,4 +14,4 @@ mod message;
 
 pub(crate) use batches::{decode, decode_schema, encode, encode_schema};
 pub(crate) use frame::{Frame, FrameError, Kind, read, write};
-pub(crate) use message::{CallMessage, LogMessage, Ready, Request, Scan, Start, What};
+pub(crate) use message::{AnswerMessage, CallMessage, LogMessage, Ready, Request, Scan, Start, What};

@@ -11,17 +11,18 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use reunion_model::limits::{CANCEL_WITHIN_MS, DISPATCH_TASKS_MAX};
-use reunion_model::plugin::{ChannelTraits, ErrorClass, Finding, Item, PluginError, PluginKind};
+use reunion_model::plugin::{ChannelTraits, ErrorClass, Finding, HttpRequest, Item, PluginError, PluginKind};
 use reunion_model::task::task_schema;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::answers::Items;
 use crate::channel::InProcessChannel;
+use crate::contract::RawAnswer;
 use crate::library::Plugin;
 use crate::source::InProcessSource;
 use crate::stream::Pull;
-use crate::wire::{self, CallMessage, Frame, Kind, Ready, What};
+use crate::wire::{self, AnswerMessage, CallMessage, Frame, Kind, Ready, What};
 use crate::{CallOptions, Canceller, ChannelConnector, SourceConnector};
 
 /// The component that a worker is for.
@@ -178,14 +179,18 @@ impl Calls {
 /// Answers calls on a component until the connection ends, or the daemon says goodbye; then ends the component.
 pub(crate) fn serve(mut stream: UnixStream, out: Arc<Out>, component: Component) {
     let (component, calls) = (Arc::new(component), Arc::new(Calls::default()));
-    let mut tasks: HashMap<u32, Vec<RecordBatch>> = HashMap::new();
+    let mut before: HashMap<u32, Before> = HashMap::new();
     while let Ok(frame) = wire::read(&mut stream) {
         let Frame { kind, call, payload } = frame;
         let understood = match kind {
-            Kind::Tasks => wire::decode(payload).map(|batch| tasks.entry(call).or_default().push(batch)),
+            Kind::Tasks => wire::decode(payload).map(|batch| before.entry(call).or_default().tasks.push(batch)),
+            Kind::Body => {
+                before.entry(call).or_default().body = payload;
+                Ok(())
+            }
             Kind::Call => serde_json::from_slice(&payload).map_err(|error| error.to_string()).map(|message: CallMessage| {
                 let answer = Answer { component: Arc::clone(&component), out: Arc::clone(&out), calls: Arc::clone(&calls), call };
-                answer.start(message, tasks.remove(&call).unwrap_or_default());
+                answer.start(message, before.remove(&call).unwrap_or_default());
             }),
             Kind::Credit => credit(&payload).map(|items| {
                 if let Some(open) = calls.get(call) {
@@ -241,6 +246,13 @@ fn credit(payload: &[u8]) -> Result<u32, String> {
     payload.try_into().map(u32::from_le_bytes).map_err(|_| "a number of items has four bytes".to_owned())
 }
 
+/// What came for a call before it.
+#[derive(Default)]
+struct Before {
+    tasks: Vec<RecordBatch>,
+    body: Vec<u8>,
+}
+
 /// A call on its way to its answer.
 struct Answer {
     component: Arc<Component>,
@@ -250,12 +262,12 @@ struct Answer {
 }
 
 impl Answer {
-    fn start(self, message: CallMessage, tasks: Vec<RecordBatch>) {
+    fn start(self, message: CallMessage, before: Before) {
         let open = Arc::new(Open::default());
         self.calls.lock().insert(self.call, Arc::clone(&open));
         let (out, calls, call) = (Arc::clone(&self.out), Arc::clone(&self.calls), self.call);
         let answering = thread::Builder::new().name("call".into()).spawn(move || {
-            if self.answer(message, tasks, &open).is_err() {
+            if self.answer(message, before, &open).is_err() {
                 // Nothing can be said any more, and nobody would hear of it.
                 self.out.end();
             }
@@ -268,7 +280,7 @@ impl Answer {
         }
     }
 
-    fn answer(&self, message: CallMessage, tasks: Vec<RecordBatch>, open: &Open) -> io::Result<()> {
+    fn answer(&self, message: CallMessage, before: Before, open: &Open) -> io::Result<()> {
         let CallMessage { options, what } = message;
         match (what, &*self.component) {
             (What::Check, component) => match component.check(&options) {
@@ -286,10 +298,16 @@ impl Answer {
                 self.stream(open, source.read_items(&options, &request, state.as_ref()))
             }
             (What::Push { dispatch }, Component::Channel(channel)) => {
-                self.stream(open, whole(&tasks).and_then(|tasks| channel.push_items(&options, &dispatch, &tasks)))
+                self.stream(open, whole(&before.tasks).and_then(|tasks| channel.push_items(&options, &dispatch, &tasks)))
             }
             (What::Poll { state }, Component::Channel(channel)) => self.stream(open, channel.poll_items(&options, state.as_ref())),
-            (What::Schema | What::Read { .. } | What::Push { .. } | What::Poll { .. }, _) => {
+            (What::Callback { request }, Component::Channel(channel)) => {
+                match channel.callback_answer(&options, &HttpRequest { body: before.body, ..request }) {
+                    Ok(answer) => self.answered(answer),
+                    Err(error) => self.failed(&error),
+                }
+            }
+            (What::Schema | What::Read { .. } | What::Push { .. } | What::Poll { .. } | What::Callback { .. }, _) => {
                 self.failed(&PluginError::new(ErrorClass::Internal, "a call that this kind of component does not have"))
             }
         }
@@ -331,6 +349,22 @@ impl Answer {
         }
         drop(items);
         self.out.send(Kind::Released, self.call, &[])
+    }
+
+    /// Sends the answer to a request: what is beside it, where there is any, and then itself.
+    fn answered(&self, answer: RawAnswer) -> io::Result<()> {
+        let RawAnswer { status, headers, body, events } = answer;
+        let sent = match events {
+            Some(events) => self.batch(Kind::Events, &events),
+            None => Ok(()),
+        };
+        let sent = sent.and_then(|()| if body.is_empty() { Ok(()) } else { self.out.send(Kind::Body, self.call, &body) });
+        let sent = sent.and_then(|()| self.out.json(Kind::Answer, self.call, &AnswerMessage { status, headers }));
+        match sent {
+            // Too long for a frame, of which nothing was sent.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.failed(&unsendable(&error.to_string())),
+            other => other,
+        }
     }
 
     fn batch(&self, kind: Kind, batch: &RecordBatch) -> io::Result<()> {

@@ -146,6 +146,7 @@ pub fn commit(base: Option<u64>, generation: u64) -> GenerationCommit {
         arms: vec![],
         regate: vec![],
         forwards: vec![],
+        moved: vec![],
         components: vec![],
         report: json!({ "generation": generation }),
     }

@@ -27,13 +27,20 @@ pub async fn suppressions_are_listed_and_lifted(world: World) {
     assert_eq!((all[0].phone_masked.as_str(), all[0].until_us), ("139****0001", Some(T0 + SECOND)));
     assert_eq!(ledger.suppressions(Some(contact(&world, 2))).await.unwrap().len(), 1);
 
+    let since = ledger.suppressions_since(all[0].seq).await.unwrap();
+    assert_eq!(since, all[1..]);
+    assert!(ledger.suppressions_since(all[2].seq).await.unwrap().is_empty());
+    assert!(ledger.suppress(&suppression(3, "wrong_number")).await.unwrap());
+    let wrong = ledger.suppressions_since(all[2].seq).await.unwrap();
+    assert!(wrong[0].is_of_the_number_alone() && !all[0].is_of_the_number_alone());
+
     assert_eq!(ledger.lift_suppressions(phone(1), "root", "a mistake", T0).await.unwrap(), 2);
     assert_eq!(ledger.lift_suppressions(phone(1), "root", "again", T0).await.unwrap(), 0);
-    assert_eq!(ledger.suppressions(None).await.unwrap().len(), 1);
+    assert_eq!(ledger.suppressions(None).await.unwrap().len(), 2);
     let audit = ledger.audit(10).await.unwrap();
     assert_eq!(
         audit.iter().map(|entry| entry.what.as_str()).collect::<Vec<_>>(),
-        ["suppress rm", "suppress add", "suppress add", "suppress add"]
+        ["suppress rm", "suppress add", "suppress add", "suppress add", "suppress add"]
     );
     assert_eq!((audit[0].subject.as_str(), audit[0].why.as_str()), ("139****0001", "a mistake"));
 }

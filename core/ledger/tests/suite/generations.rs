@@ -124,6 +124,26 @@ pub async fn tasks_follow_a_merge(world: World) {
     assert_eq!(detail.history.last().unwrap().state, TaskState::Cancelled);
 }
 
+pub async fn tasks_follow_a_split(world: World) {
+    let ledger = world.open().await;
+    let lease = begin(&ledger).await;
+    let base = plan(&ledger, &lease, vec![task(&world, 1), task(&world, 2), task(&world, 3)]).await;
+    let member = |n| MemberId::from_u128(n);
+    let forwards = vec![(member(2), member(1)), (member(3), member(1))];
+    ledger.commit_generation(&lease, &GenerationCommit { forwards, ..commit(Some(base), base + 1) }).await.unwrap();
+    // Two of the three leave again, each with its number. Nobody else's tasks move.
+    let moved = vec![
+        (member(1), contact(&world, 2), member(12)),
+        (member(1), contact(&world, 3), member(13)),
+        (member(7), contact(&world, 1), member(8)),
+    ];
+    let split = GenerationCommit { moved, ..commit(Some(base + 1), base + 2) };
+    ledger.commit_generation(&lease, &split).await.unwrap();
+    for (n, expected) in [(1, 1), (2, 12), (3, 13)] {
+        assert_eq!(ledger.task(task_id(n, 1, 1)).await.unwrap().unwrap().task.member, member(expected));
+    }
+}
+
 pub async fn components_keep_their_seed(world: World) {
     let ledger = world.open().await;
     let lease = begin(&ledger).await;

@@ -1,5 +1,6 @@
 //! The suite: one module per part of the ledger.
 
+pub mod decisions;
 pub mod dispatches;
 pub mod facts;
 pub mod generations;

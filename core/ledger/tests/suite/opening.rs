@@ -67,3 +67,18 @@ async fn a_ledger_of_a_later_version_is_refused() {
         assert!(matches!(error, LedgerError::Migrate { .. }), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_ledger_of_an_earlier_version_is_brought_up_to_date() {
+    for world in [World::sqlite(), World::postgres()] {
+        let ledger = world.open().await;
+        ledger.facts().await.unwrap();
+        ledger.close().await;
+        // As the version before left it.
+        world.execute("drop table decisions").await;
+        world.execute("delete from _sqlx_migrations where version > 2").await;
+        let ledger = world.open().await;
+        assert!(ledger.decisions().await.unwrap().is_empty());
+        assert_eq!(ledger.facts().await.unwrap().decisions, []);
+    }
+}

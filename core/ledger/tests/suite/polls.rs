@@ -1,4 +1,4 @@
-use reunion_ledger::{Event, Ledger, Receipt};
+use reunion_ledger::{Event, Ledger, Polled, Receipt};
 use reunion_model::task::Outcome;
 use reunion_model::{TaskId, TaskState, Verdict};
 use serde_json::json;
@@ -56,6 +56,25 @@ pub async fn a_repeated_event_counts_once(world: World) {
     let again = ledger.commit_poll("store-list", &[added.clone(), added], None, T0).await.unwrap();
     assert_eq!((again.new, again.repeated, again.linked), (0, 2, 0));
     assert_eq!(ledger.facts().await.unwrap(), facts);
+    assert_eq!(ledger.task(task_id(1, 1, 1)).await.unwrap().unwrap().history.len(), 4);
+}
+
+/// As a receiver sends a message again before it had its answer, or from two of its processes.
+pub async fn the_same_events_at_the_same_time_count_once(world: World) {
+    let ledger = accepted(&world, 4).await;
+    let events: Vec<_> = (1..).zip(Outcome::ALL).map(|(n, outcome)| event(task_id(n, 1, 1), outcome)).collect();
+    let reversed: Vec<_> = events.iter().rev().cloned().collect();
+    let ([first, second], state) = ([ledger.clone(), ledger.clone()], json!(1));
+    let (first, second, third) = tokio::join!(
+        first.commit_poll("store-list", &events, None, T0),
+        second.commit_poll("store-list", &reversed, None, T0),
+        ledger.commit_poll("store-list", &events, Some(&state), T0),
+    );
+    let polled = [first, second, third].map(|polled| polled.unwrap());
+    let sum = |of: fn(&Polled) -> u64| polled.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|polled| polled.new), sum(|polled| polled.repeated)), (4, 8));
+    assert_eq!((sum(|polled| polled.linked), sum(|polled| polled.suppressed)), (1, 2));
+    assert!(polled.iter().all(|polled| polled.unexpected.is_empty()));
     assert_eq!(ledger.task(task_id(1, 1, 1)).await.unwrap().unwrap().history.len(), 4);
 }
 

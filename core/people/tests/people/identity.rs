@@ -1,8 +1,10 @@
 //! Identity: who is joined with whom, and which ids last.
 
+use reunion_model::{DecisionKind, Reason};
 use reunion_people::SharedPhonePolicy::{Household, Merge, Quarantine};
+use reunion_people::{IdentityConfig, KeyLimits};
 
-use crate::world::{Row, World, config, day, row, snapshot};
+use crate::world::{Row, World, config, day, increment, row, snapshot};
 
 const A: &str = "13912345671";
 const B: &str = "13912345672";
@@ -127,4 +129,128 @@ fn a_forwarded_id_is_not_given_again() {
     world.run(&[snapshot("pos", &apart)]);
     assert_eq!(world.member_of("pos/2"), second);
     assert!(![first, second].contains(&world.member_of("pos/1")));
+}
+
+/// A row with a name, from its first day to its last purchase.
+fn seen(id: &str, phone: &str, name: &str, from: u32, to: u32) -> Row {
+    named(id, phone, name).with(|row| (row.created, row.ordered) = (day(from), day(to)))
+}
+
+#[test]
+fn a_number_that_was_silent_and_comes_with_another_name_is_another_persons() {
+    let mut world = World::merging();
+    let old = [seen("1", A, "张三", 0, 20), seen("2", A, "张三", 10, 30)];
+    world.run(&[snapshot("pos", &old)]);
+    let before = world.member_of("pos/1");
+    let new = seen("3", A, "李四", 200, 200);
+    let done = world.run(&[snapshot("pos", &[old[0].clone(), old[1].clone(), new.clone()])]);
+    assert_ne!(world.member_of("pos/3"), before, "a new person has a new id, and with it no tag of the old one");
+    assert_eq!(world.records()["pos/1"], Err("phone_recycled".into()));
+    assert_eq!((done.removed, done.counts["pos"].quarantined[&Reason::PhoneRecycled]), (vec![before], 2));
+    assert_eq!(world.columns_of("pos/3")["name"], Some("李四".into()));
+    // Where the row of the new holder goes, the old one is back, under the id from before.
+    world.run(&[snapshot("pos", &old)]);
+    assert_eq!(world.member_of("pos/2"), before);
+}
+
+#[test]
+fn who_lost_a_number_is_reached_by_another_key() {
+    let mut world = World::merging();
+    let old = with_union(seen("1", A, "张三", 0, 20), "u").with(|row| row.updated = day(20));
+    let moved = with_union(seen("2", B, "张三", 150, 160), "u").with(|row| row.updated = day(160));
+    let new = seen("3", A, "李四", 200, 200);
+    world.run(&[snapshot("pos", &[old.clone(), moved, new.clone()])]);
+    assert_eq!(world.member_of("pos/1"), world.member_of("pos/2"), "the new number is the most recent one");
+    assert_ne!(world.member_of("pos/1"), world.member_of("pos/3"));
+    // One whose most recent number is the lost one cannot be reached.
+    let earlier = with_union(seen("2", B, "张三", 0, 1), "u").with(|row| row.updated = day(1));
+    world.run(&[snapshot("pos", &[old, earlier, new])]);
+    assert_eq!(world.records()["pos/2"], Err("phone_recycled".into()));
+}
+
+#[test]
+fn one_person_with_a_card_in_each_store_is_no_cashier() {
+    let mut world = World::new(config(&["phone"], 3, Merge));
+    let cards = (0..10).map(|card| named(&card.to_string(), A, "张三")).collect::<Vec<_>>();
+    world.run(&[snapshot("pos", &cards)]);
+    assert_eq!(world.people().len(), 1);
+    let mut more = cards.clone();
+    more.push(named("x", A, "李四"));
+    world.run(&[snapshot("pos", &more)]);
+    assert_eq!(world.records()["pos/0"], Err("shared_phone".into()));
+    // Without names nothing says that it is one person.
+    world.run(&[snapshot("pos", &cards.clone().into_iter().map(|row| row.with(|row| row.name.clear())).collect::<Vec<_>>())]);
+    assert_eq!(world.records()["pos/0"], Err("shared_phone".into()));
+}
+
+#[test]
+fn columns_of_one_key_have_to_agree_together() {
+    let mut world = World::new(config(&["phone", "name+unionid"], 5, Merge));
+    let card = |id: &str, phone: &str, name: &str, union: &str| with_union(named(id, phone, name), union);
+    world.run(&[snapshot(
+        "pos",
+        &[card("1", A, "张三", "u"), card("2", B, "张三", "u"), card("3", C, "李四", "u"), card("4", "13912345674", "张三", "")],
+    )]);
+    assert_eq!(world.member_of("pos/1"), world.member_of("pos/2"));
+    assert_eq!(world.people().len(), 3);
+}
+
+fn limited(column: &str, limits: KeyLimits) -> IdentityConfig {
+    let mut config = config(&["phone", "unionid"], 5, Merge);
+    config.limits.insert(column.into(), limits);
+    config
+}
+
+#[test]
+fn values_that_too_many_share_and_blocked_ones_join_nobody() {
+    let rows = |count: u32| (0..count).map(|at| with_union(row(&at.to_string(), &format!("1391234{at:04}")), "u")).collect::<Vec<_>>();
+    let mut world = World::new(limited("unionid", KeyLimits { records_max: 3, ..KeyLimits::default() }));
+    world.run(&[snapshot("pos", &rows(3))]);
+    assert_eq!(world.people().len(), 1);
+    world.run(&[snapshot("pos", &rows(4))]);
+    assert_eq!(world.people().len(), 4);
+    let mut world = World::new(limited("unionid", KeyLimits { blocked: vec!["u".into()], ..KeyLimits::default() }));
+    world.run(&[snapshot("pos", &rows(3))]);
+    assert_eq!(world.people().len(), 3);
+}
+
+#[test]
+fn a_member_has_no_more_values_than_one_person_has() {
+    // A chain: one phone joins two unionids, and a person has one.
+    let once = KeyLimits { values_max: Some(1), ..KeyLimits::default() };
+    let mut world = World::new(limited("unionid", once));
+    let card = |id: &str, phone: &str, union: &str, on: u32| with_union(founded(id, phone, on), union);
+    let rows = [card("1", A, "u", 1), card("2", A, "v", 2), card("3", B, "v", 3), card("4", A, "", 4)];
+    world.run(&[snapshot("pos", &rows)]);
+    assert_eq!(world.member_of("pos/1"), world.member_of("pos/4"), "the oldest row goes first");
+    assert_eq!(world.member_of("pos/2"), world.member_of("pos/3"));
+    assert_eq!(world.people().len(), 2);
+}
+
+#[test]
+fn an_operator_joins_and_keeps_apart_and_it_lasts() {
+    let mut world = World::merging();
+    let rows = [founded("1", A, 1), founded("2", B, 2), founded("3", C, 3)];
+    world.run(&[snapshot("pos", &rows)]);
+    let ids = ["pos/1", "pos/2", "pos/3"].map(|record| world.member_of(record));
+    world.decide(DecisionKind::Same, &["pos/1"], &["pos/2"]);
+    let done = world.run(&[snapshot("pos", &rows)]);
+    assert_eq!((world.member_of("pos/2"), done.merges), (ids[0], vec![(ids[1], ids[0])]));
+    // A key joins what the operator keeps apart, in vain; who is on neither side goes with the older one.
+    world.decide(DecisionKind::Apart, &["pos/1", "pos/2"], &["pos/3"]);
+    let joined = [
+        with_union(founded("1", A, 1), "u"),
+        founded("2", B, 2),
+        with_union(founded("3", C, 3), "u"),
+        with_union(founded("4", "13912345674", 4), "u"),
+    ];
+    world.run(&[snapshot("pos", &joined)]);
+    assert_eq!((world.member_of("pos/3"), world.member_of("pos/4")), (ids[2], ids[0]));
+    // The member of the first decision is another person since, and it still holds.
+    world.run(&[increment("pos", &[founded("1", "13912345675", 1)])]);
+    assert_eq!(world.member_of("pos/1"), world.member_of("pos/2"));
+    world.withdraw_all();
+    world.run(&[snapshot("pos", &joined)]);
+    assert_eq!(world.member_of("pos/3"), world.member_of("pos/1"));
+    assert_ne!(world.member_of("pos/2"), world.member_of("pos/1"));
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use reunion_people::{SharedPhonePolicy, SourceCounts};
+use reunion_model::DecisionKind;
+use reunion_people::{IdentityConfig, KeyLimits, SharedPhonePolicy, SourceCounts};
 
 use crate::world::{Given, Row, World, config, day, row};
 
@@ -12,11 +13,15 @@ const SOURCES: [&str; 3] = ["mall", "pos", "wms"];
 fn any_row() -> impl Strategy<Value = Row> {
     let phone = prop_oneof![8 => (0_u32..8).prop_map(|n| format!("1391234567{n}")), 1 => Just("无".to_owned()), 1 => Just(String::new())];
     let unionid = prop_oneof![3 => Just(String::new()), 1 => (0_u32..4).prop_map(|n| format!("u{n}"))];
-    let moment = || prop_oneof![1 => Just(String::new()), 3 => (0_u32..6).prop_map(day)];
+    // Some of them far enough apart for a number to be somebody else's.
+    let moment = || prop_oneof![2 => Just(String::new()), 3 => (0_u32..6).prop_map(day), 3 => (150_u32..156).prop_map(day)];
     let consent = prop::sample::select(vec!["", "granted", "withdrawn", "unknown"]);
-    (0_u32..10, phone, unionid, 0_usize..4, moment(), moment(), -300_i32..300, consent, moment(), any::<bool>()).prop_map(
-        |(id, phone, unionid, name, updated, created, cents, consent, consent_at, evidence)| Row {
+    let (times, born) = ((moment(), moment(), moment(), moment()), prop::sample::select(vec!["", "", "1990-01-02", "1991-03-04"]));
+    (0_u32..10, phone, unionid, 0_usize..4, times, born, -300_i32..300, consent, any::<bool>()).prop_map(
+        |(id, phone, unionid, name, (updated, created, ordered, consent_at), born, cents, consent, evidence)| Row {
             unionid,
+            ordered,
+            born: born.into(),
             name: ["", "张三", "李四", "王五"][name].into(),
             updated,
             created,
@@ -42,6 +47,70 @@ fn any_given(snapshot: impl Strategy<Value = bool>) -> impl Strategy<Value = Giv
 
 fn any_policy() -> impl Strategy<Value = SharedPhonePolicy> {
     prop::sample::select(vec![SharedPhonePolicy::Merge, SharedPhonePolicy::Household, SharedPhonePolicy::Quarantine])
+}
+
+/// Keys, limits and policies of all kinds.
+fn any_config() -> impl Strategy<Value = IdentityConfig> {
+    let keys = prop::sample::select(vec![
+        vec!["phone"],
+        vec!["phone", "unionid"],
+        vec!["unionid", "phone", "name+order_count"],
+        vec!["phone", "name+unionid"],
+    ]);
+    let values_max = || prop::option::of(1_u32..4);
+    (keys, 2_u32..6, any_policy(), 2_u32..6, values_max(), values_max()).prop_map(
+        |(keys, cards_max, policy, records_max, unionids, phones)| {
+            let mut config = config(&keys, cards_max, policy);
+            config.limits.insert("unionid".into(), KeyLimits { records_max, values_max: unionids, blocked: vec!["u3".into()] });
+            config.limits.insert("phone".into(), KeyLimits { values_max: phones, ..KeyLimits::default() });
+            config
+        },
+    )
+}
+
+/// What an operator does before a run: decides about two groups of records, or withdraws everything.
+#[derive(Debug, Clone)]
+enum Act {
+    Decide(DecisionKind, Vec<prop::sample::Index>),
+    Withdraw,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let kind = prop::sample::select(DecisionKind::ALL.to_vec());
+    let decide = (kind, prop::collection::vec(any::<prop::sample::Index>(), 2..6)).prop_map(|(kind, records)| Act::Decide(kind, records));
+    prop_oneof![5 => decide, 1 => Just(Act::Withdraw)]
+}
+
+fn act(world: &mut World, act: &Act) {
+    let records = world.records().into_keys().collect::<Vec<_>>();
+    match act {
+        Act::Withdraw => world.withdraw_all(),
+        Act::Decide(kind, picks) if !records.is_empty() => {
+            let mut picked = picks.iter().map(|pick| records[pick.index(records.len())].as_str()).collect::<Vec<_>>();
+            picked.sort_unstable();
+            picked.dedup();
+            if let Some((first, others)) = picked.split_first().filter(|(_, others)| !others.is_empty()) {
+                world.decide(*kind, &[first], others);
+            }
+        }
+        Act::Decide(..) => {}
+    }
+}
+
+/// What happens before and in one run.
+#[derive(Debug, Clone)]
+struct AnyRun {
+    given: Vec<Given>,
+    acts: Vec<Act>,
+    /// Other rules from this run on.
+    rules: Option<IdentityConfig>,
+}
+
+fn any_run() -> impl Strategy<Value = AnyRun> {
+    let given = prop::collection::vec(any_given(any::<bool>()), 0..4);
+    let acts = prop::collection::vec(any_act(), 0..2);
+    let rules = prop_oneof![3 => Just(None), 1 => any_config().prop_map(Some)];
+    (given, acts, rules).prop_map(|(given, acts, rules)| AnyRun { given, acts, rules })
 }
 
 fn sum(counts: &SourceCounts) -> u64 {
@@ -74,11 +143,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn many_small_runs_come_to_the_same_people_as_one(runs in prop::collection::vec(prop::collection::vec(any_given(any::<bool>()), 0..4), 1..5), policy in any_policy(), cards_max in 2_u32..6) {
-        let config = config(&["phone", "unionid"], cards_max, policy);
-        let mut world = World::new(config.clone());
+    fn many_small_runs_come_to_the_same_people_as_one(runs in prop::collection::vec(any_run(), 1..6), config in any_config()) {
+        let mut world = World::new(config);
         let mut content = BTreeMap::new();
-        for run in &runs {
+        for AnyRun { given: run, acts, rules } in &runs {
+            acts.iter().for_each(|one| act(&mut world, one));
+            // Other rules than before: everybody is decided anew.
+            world.narrows = rules.is_none();
+            if let Some(rules) = rules {
+                world.config = rules.clone();
+            }
             // Equal moments are decided by content hashes, which this model does not know: make them differ.
             let run = run.iter().map(|given| {
                 let mut given = given.clone();
@@ -98,24 +172,27 @@ proptest! {
                 apply(&mut content, given, |row| (Some(row.updated.clone()).filter(|text| !text.is_empty()), 0));
             }
         }
-        let mut fresh = World::new(config);
+        let mut fresh = World::new(world.config.clone());
+        fresh.decisions.clone_from(&world.decisions);
         fresh.run(&snapshots(&content));
         prop_assert_eq!(world.people(), fresh.people());
         let reasons = |world: &World| world.records().into_iter().map(|(record, outcome)| (record, outcome.err())).collect::<BTreeMap<_, _>>();
         prop_assert_eq!(reasons(&world), reasons(&fresh));
         // Nothing new: nothing changes.
+        world.narrows = true;
         let again = world.run(&snapshots(&content));
         prop_assert_eq!((again.dirty, again.assignments, again.new, again.changed), (0, 0, 0, 0));
     }
 
     #[test]
-    fn a_narrowed_run_comes_to_what_a_run_over_everybody_does(runs in prop::collection::vec(prop::collection::vec(any_given(any::<bool>()), 0..3), 1..6), policy in any_policy(), cards_max in 2_u32..6, keyed in any::<bool>()) {
+    fn a_narrowed_run_comes_to_what_a_run_over_everybody_does(runs in prop::collection::vec((prop::collection::vec(any_given(any::<bool>()), 0..3), prop::collection::vec(any_act(), 0..2)), 1..6), config in any_config(), keyed in any::<bool>()) {
         let mut worlds = [true, false].map(|narrows| {
-            let mut world = World::new(config(&["phone", "unionid"], cards_max, policy));
+            let mut world = World::new(config.clone());
             world.narrows = narrows;
             world
         });
-        for mut run in runs {
+        for (mut run, acts) in runs {
+            worlds.iter_mut().for_each(|world| acts.iter().for_each(|one| act(world, one)));
             run.iter_mut().for_each(|given| given.keyed = keyed && given.source == SOURCES[1]);
             let [mut one, mut other] = worlds.each_mut().map(|world| world.run(&run));
             for done in [&mut one, &mut other] {
@@ -129,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn order_and_cut_do_not_matter(given in prop::collection::vec(any_given(Just(true)), 1..4), order in any::<prop::sample::Index>(), cut in 1_usize..9, policy in any_policy()) {
+    fn order_and_cut_do_not_matter(given in prop::collection::vec(any_given(Just(true)), 1..4), order in any::<prop::sample::Index>(), cut in 1_usize..9, config in any_config()) {
         let mut by_source = BTreeMap::new();
         for given in given {
             by_source.insert(given.source, given);
@@ -144,7 +221,6 @@ proptest! {
             given.rows.reverse();
             given
         }).collect::<Vec<_>>();
-        let config = config(&["phone", "unionid"], 4, policy);
         let mut worlds = [World::new(config.clone()), World::new(config)];
         let done = [worlds[0].run(&given), worlds[1].run(&turned)];
         prop_assert_eq!(&done[0].counts, &done[1].counts);
@@ -158,12 +234,18 @@ proptest! {
     #[test]
     fn equal_keys_join_and_nothing_else_does(given in any_given(Just(true))) {
         let mut world = World::merging();
+        world.config.shared_phone.recycled_after_us = None;
         world.run(std::slice::from_ref(&given));
         let live = world.live_rows(&given);
         // The plain definition: join until nothing changes.
         let mut sets = (0..live.len()).collect::<Vec<_>>();
-        let cards = |phone: &str| live.iter().filter(|row| row.phone == phone).count();
-        let usable = live.iter().map(|row| row.phone.starts_with('1') && cards(&row.phone) <= 5).collect::<Vec<_>>();
+        let is_somebodys = |phone: &str| {
+            let on_it = live.iter().filter(|row| row.phone == phone).collect::<Vec<_>>();
+            let born = on_it.iter().map(|row| &row.born).filter(|born| !born.is_empty()).collect::<BTreeSet<_>>();
+            let is_one = on_it.iter().all(|row| !row.name.is_empty() && row.name == on_it[0].name) && born.len() <= 1;
+            on_it.len() <= if is_one { 10 } else { 5 }
+        };
+        let usable = live.iter().map(|row| row.phone.starts_with('1') && is_somebodys(&row.phone)).collect::<Vec<_>>();
         loop {
             let before = sets.clone();
             for a in 0..live.len() {

@@ -8,7 +8,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{TimestampMicrosecondType, UInt64Type};
 use reunion_keys::{KeyRing, Lookup, MasterKey};
 use reunion_model::schema::ColumnType;
-use reunion_model::{MemberId, RecordKey};
+use reunion_model::{Decision, DecisionId, DecisionKind, MemberId, RecordKey};
 use reunion_people::*;
 
 /// One row of a source, as text.
@@ -20,11 +20,14 @@ pub struct Row {
     pub unionid: String,
     pub updated: String,
     pub created: String,
+    pub ordered: String,
+    pub born: String,
     pub spent: String,
     pub orders: String,
     pub consent: String,
     pub consent_at: String,
     pub evidence: String,
+    pub complaint: String,
 }
 
 pub fn row(id: &str, phone: &str) -> Row {
@@ -48,8 +51,15 @@ pub fn lookup() -> Lookup {
     KeyRing::create(&master).unwrap().0.lookup().clone()
 }
 
+const DAY_US: i64 = 86_400_000_000;
+
+/// Keys of one column each, or of several with a plus between them.
 pub fn config(keys: &[&str], cards_max: u32, policy: SharedPhonePolicy) -> IdentityConfig {
-    IdentityConfig { keys: keys.iter().map(ToString::to_string).collect(), cards_max, policy }
+    IdentityConfig {
+        keys: keys.iter().map(|key| key.split('+').map(str::to_owned).collect()).collect(),
+        limits: BTreeMap::new(),
+        shared_phone: SharedPhone { cards_max, same_name_cards_max: 10, recycled_after_us: Some(120 * DAY_US), policy },
+    }
 }
 
 pub fn plan() -> GoldenPlan {
@@ -68,11 +78,14 @@ fn normaliser(source: &str, keyed: bool) -> Normaliser {
         ("unionid", "unionid", ColumnType::Text),
         ("updated_at", "updated", ColumnType::Timestamp),
         ("created_at", "created", ColumnType::Timestamp),
+        ("last_order_at", "ordered", ColumnType::Timestamp),
+        ("birthday", "born", ColumnType::Date),
         ("total_spent", "spent", ColumnType::Decimal),
         ("order_count", "orders", ColumnType::Integer),
         ("sms_consent", "consent", ColumnType::Text),
         ("sms_consent_at", "consent_at", ColumnType::Timestamp),
         ("sms_consent_evidence", "evidence", ColumnType::Text),
+        ("open_complaint", "complaint", ColumnType::Boolean),
     ];
     let columns = columns.map(|(to, from, kind)| Mapping::new(to, from, kind)).to_vec();
     let plan = SourcePlan { source: source.into(), record_id, columns, timezone: jiff::tz::TimeZone::UTC };
@@ -81,18 +94,21 @@ fn normaliser(source: &str, keyed: bool) -> Normaliser {
 
 fn batch(rows: &[Row]) -> RecordBatch {
     type Pick = fn(&Row) -> &str;
-    let columns: [(&str, Pick); 11] = [
+    let columns: [(&str, Pick); 14] = [
         ("id", |row| &row.id),
         ("phone", |row| &row.phone),
         ("name", |row| &row.name),
         ("unionid", |row| &row.unionid),
         ("updated", |row| &row.updated),
         ("created", |row| &row.created),
+        ("ordered", |row| &row.ordered),
+        ("born", |row| &row.born),
         ("spent", |row| &row.spent),
         ("orders", |row| &row.orders),
         ("consent", |row| &row.consent),
         ("consent_at", |row| &row.consent_at),
         ("evidence", |row| &row.evidence),
+        ("complaint", |row| &row.complaint),
     ];
     let column =
         |pick: Pick| Arc::new(rows.iter().map(|row| Some(pick(row)).filter(|text| !text.is_empty())).collect::<StringArray>()) as ArrayRef;
@@ -131,13 +147,18 @@ pub struct Done {
     pub assignments: usize,
     pub restored: usize,
     pub dirty: usize,
+    pub overflows: Vec<(String, u64)>,
 }
 
 /// The state between runs.
 pub struct World {
     pub config: IdentityConfig,
+    pub decisions: Vec<Decision>,
+    /// The records of decisions that were made or withdrawn since the last run.
+    pub decided: Vec<RecordKey>,
     /// Whether a run decides only what can change.
     pub narrows: bool,
+    pub plan: GoldenPlan,
     sources: Vec<String>,
     /// Source name and batch, oldest to newest.
     chunks: Vec<(String, RecordBatch)>,
@@ -153,7 +174,10 @@ impl World {
     pub fn new(config: IdentityConfig) -> Self {
         Self {
             config,
+            decisions: Vec::new(),
+            decided: Vec::new(),
             narrows: true,
+            plan: plan(),
             sources: Vec::new(),
             chunks: Vec::new(),
             assignments: BTreeMap::new(),
@@ -219,7 +243,7 @@ impl World {
             assignments: &assignments,
             settled: &settled,
         };
-        let scope = if self.narrows { narrow(&all, &members, &self.config, &lookup(), 1.0).unwrap() } else { None };
+        let scope = if self.narrows { narrow(&all, &members, &self.config, &self.decided, &lookup(), 1.0).unwrap() } else { None };
         let chunks_in = scope.iter().flat_map(|scope| &scope.rows).zip(&chunks).map(|(rows, Chunk { source, batch })| Chunk {
             source: *source,
             batch: take_record_batch(batch, &arrow::array::UInt32Array::from(rows.clone())).unwrap(),
@@ -234,7 +258,7 @@ impl World {
         let resolved = Resolved::new(input).unwrap();
         let deletions = self.sources.iter().cloned().zip(resolved.deletions().iter().copied()).collect();
         let previous = PreviousMembers { members: members_in, everyone: &members, forwarded: &self.forwarded };
-        let mut identified = identify(resolved, &self.config, &lookup(), previous, false).unwrap();
+        let mut identified = identify(resolved, &self.config, &self.decisions, &lookup(), previous, false).unwrap();
         let place = |chunk: usize, row: u32| match &scope {
             Some(scope) if chunk < previous_chunks => scope.rows[chunk][row as usize],
             _ => row,
@@ -244,7 +268,7 @@ impl World {
             let picked = take_record_batch(batch, &arrow::array::UInt32Array::from(places)).unwrap();
             (!rows.is_empty()).then_some(Loaded { batch: picked, rows: Some(rows) })
         });
-        let golden = golden(&plan(), &lookup(), &identified, &loaded.collect::<Vec<_>>()).unwrap();
+        let golden = golden(&self.plan, &lookup(), &self.sources, &identified, &loaded.collect::<Vec<_>>()).unwrap();
         identified.restore.iter_mut().for_each(|(chunk, row)| *row = place(*chunk as usize, *row));
         self.apply(&identified, &golden);
         let outside = scope.as_ref().map_or(0, |scope| scope.members_outside);
@@ -260,7 +284,28 @@ impl World {
             assignments: identified.assignments.num_rows(),
             restored: identified.restore.len(),
             dirty: identified.dirty.len(),
+            overflows: golden.overflows,
         }
+    }
+
+    fn key_of(&self, record: &str) -> RecordKey {
+        let found = self
+            .live_batches()
+            .into_iter()
+            .find(|(source, batch)| format!("{source}/{}", batch.column(2).as_string::<i32>().value(0)) == record);
+        RecordKey::from_slice(found.expect("the record is there").1.column(0).as_fixed_size_binary().value(0)).unwrap()
+    }
+
+    /// An operator's decision about records.
+    pub fn decide(&mut self, kind: DecisionKind, left: &[&str], right: &[&str]) {
+        let keys = |records: &[&str]| records.iter().map(|record| self.key_of(record)).collect::<Vec<_>>();
+        let (left, right) = (keys(left), keys(right));
+        self.decided.extend(left.iter().chain(&right));
+        self.decisions.push(Decision { id: DecisionId::from_u128(self.decisions.len() as u128), kind, left, right });
+    }
+
+    pub fn withdraw_all(&mut self) {
+        self.decisions.clear();
     }
 
     fn apply(&mut self, identified: &Identified, golden: &Golden) {

@@ -4,13 +4,15 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use reunion_abi::{self as abi, Buf, ChannelTable, FFI_ArrowArray, FFI_ArrowSchema, Host, Instance, SourceTable, Str};
+use reunion_abi::{
+    self as abi, Buf, ChannelTable, FFI_ArrowArray, FFI_ArrowSchema, Host, HttpAnswer, HttpRequest, Instance, SourceTable, Str,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use reunion_model::limits::DISPATCH_TASKS_MAX;
-use reunion_model::plugin::{ErrorClass, Item, PANIC_RUN, PluginError};
+use reunion_model::plugin::{self, ErrorClass, Item, PANIC_RUN, PluginError};
 
 use super::instance::{self, Loaded, OfChannel, OfSource, PluginType, Shared};
 use super::stream;
@@ -54,12 +56,13 @@ struct ChannelFunctions<C>(std::marker::PhantomData<C>);
 
 impl<C: Channel> ChannelFunctions<C> {
     const TABLE: &'static ChannelTable = &ChannelTable {
-        size: ChannelTable::SIZE_1_0,
+        size: ChannelTable::SIZE_1_1,
         reserved: 0,
         describe: Some(describe::<C>),
         check: Some(check::<OfChannel<C>>),
         push: Some(push::<C>),
         poll: Some(poll::<C>),
+        callback: Some(callback::<C>),
     };
 }
 
@@ -285,6 +288,64 @@ unsafe extern "C" fn poll<C: Channel>(
     };
     // SAFETY: as above.
     unsafe { instance::call(instance, error, body) }
+}
+
+unsafe extern "C" fn callback<C: Channel>(
+    instance: *mut Instance,
+    call: *const abi::Call,
+    request: *const HttpRequest,
+    out: *mut HttpAnswer,
+    error: *mut abi::Error,
+) -> i32 {
+    let body = |loaded: &Loaded<C>| {
+        // SAFETY: all pointers are valid by contract.
+        let begun = unsafe { Begun::new(call, &loaded.shared) }?;
+        // SAFETY: as above: only the sizes are read before they are known to be enough.
+        if unsafe { (*request).size < HttpRequest::SIZE_1_1 || (*out).size < HttpAnswer::SIZE_1_1 } {
+            return Err(broken("the struct of the request, or of its answer, is too small"));
+        }
+        begun.0.check()?;
+        // SAFETY: as above, and it is large enough.
+        let request = unsafe { read_request(&*request) }?;
+        let answer = loaded.component.callback(&begun.0, &request)?;
+        // SAFETY: as above; `out` is empty.
+        unsafe { write_answer(&mut *out, answer) }
+    };
+    // SAFETY: as above.
+    unsafe { instance::call(instance, error, body) }
+}
+
+/// The request as authors see it.
+///
+/// # Safety
+/// Its texts and bytes must be valid.
+unsafe fn read_request(request: &HttpRequest) -> Result<plugin::HttpRequest, PluginError> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        Ok(plugin::HttpRequest {
+            method: text(request.method)?.to_owned(),
+            path: text(request.path)?.to_owned(),
+            query: text(request.query)?.to_owned(),
+            headers: document(request.headers_json, "the headers of a request")?,
+            body: request.body.as_slice().to_vec(),
+        })
+    }
+}
+
+/// Writes an answer out: all of it, or nothing.
+///
+/// # Safety
+/// `out` must be empty.
+unsafe fn write_answer(out: &mut HttpAnswer, answer: plugin::HttpAnswer) -> Result<(), PluginError> {
+    let events = answer.events.as_ref().map(abi::export_batch).transpose().map_err(stream::unexportable)?;
+    // SAFETY: the caller's promise.
+    unsafe { self::answer(&raw mut out.headers_json, &answer.headers) }?;
+    out.status = i32::from(answer.status);
+    out.body = Buf::from_vec(answer.body);
+    if let Some((schema, events)) = events {
+        (out.schema, out.events) = (schema, events);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use reunion_abi as abi;
-use reunion_model::plugin::{ErrorClass, Manifest, PluginError};
+use reunion_model::plugin::{Capabilities, ErrorClass, Manifest, PluginError};
 
 pub use functions::{channel_plugin, source_plugin};
 pub use instance::{OfChannel, OfSource, PluginType};
@@ -25,13 +25,19 @@ pub use reunion_abi;
 pub fn manifest<K: PluginType>(text: &'static OnceLock<CString>) -> *const c_char {
     let made = catch_unwind(|| {
         text.get_or_init(|| {
-            let manifest = Manifest { abi: crate::ABI_VERSION, kind: K::KIND, ..K::manifest() };
+            let manifest = K::manifest();
+            let manifest = Manifest { abi: abi_needed(&manifest.capabilities), kind: K::KIND, ..manifest };
             let json = serde_json::to_vec(&manifest).expect("a manifest has text keys only");
             CString::new(json).expect("JSON escapes zero bytes")
         })
         .as_ptr()
     });
     made.unwrap_or(ptr::null())
+}
+
+/// The least version of the ABI that has what a plugin makes use of.
+const fn abi_needed(capabilities: &Capabilities) -> [u32; 2] {
+    [abi::MAJOR, capabilities.minor_needed()]
 }
 
 /// Fills in the table of functions.

@@ -9,8 +9,11 @@ use arrow::datatypes::{Schema, SchemaRef};
 use reunion_abi::{self as abi, Buf, Error, Host, Str, Stream};
 use serde_json::{Value, json};
 
-use super::{OfSource, entry, manifest, source_plugin};
-use crate::{ABI_VERSION, Call, Capabilities, ErrorClass, Finding, Item, Items, Manifest, PluginError, PluginKind, ReadRequest, Source};
+use super::{OfChannel, OfSource, PluginType, channel_plugin, entry, manifest, source_plugin};
+use crate::{
+    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, EventsBuilder, Finding, HttpAnswer, HttpRequest, Item, Items,
+    Manifest, Outcome, PluginError, PluginKind, ReadRequest, Receipts, Source,
+};
 
 /// Panics in `check`; its stream waits for a cancel.
 struct Fragile;
@@ -103,7 +106,7 @@ fn a_table_that_is_too_small_is_refused_and_a_larger_one_filled_in_part() {
     // SAFETY: both structs are valid.
     let status = unsafe { entry(source_plugin::<Fragile>(), 3, &raw mut table, &raw mut error) };
     assert_eq!(status, ErrorClass::Internal.code());
-    assert!(message(&error).contains("built for ABI 1.0") && message(&error).contains("minor version 3"), "{}", message(&error));
+    assert!(message(&error).contains("built for ABI 1.1") && message(&error).contains("minor version 3"), "{}", message(&error));
     assert!(table.create.is_none(), "nothing was written");
 
     #[repr(C)]
@@ -243,8 +246,119 @@ fn the_manifest_says_what_the_sdk_knows_better() {
     static TEXT: OnceLock<CString> = OnceLock::new();
     let text = manifest::<OfSource<Fragile>>(&TEXT);
     assert_eq!(text, manifest::<OfSource<Fragile>>(&TEXT), "the same each time");
+    let manifest = manifest_of::<OfSource<Fragile>>(&TEXT);
+    assert_eq!((manifest.abi, manifest.kind, manifest.sample.as_str()), ([1, 0], PluginKind::Source, "zero\0byte"));
+    static LISTENS: OnceLock<CString> = OnceLock::new();
+    assert_eq!(manifest_of::<OfChannel<Listens>>(&LISTENS).abi, [1, 1], "what claims more needs more");
+}
+
+fn manifest_of<K: PluginType>(text: &'static OnceLock<CString>) -> Manifest {
     // SAFETY: static text, ended by a zero byte.
-    let text = unsafe { std::ffi::CStr::from_ptr(text) };
-    let manifest: Manifest = serde_json::from_slice(text.to_bytes()).expect("a manifest");
-    assert_eq!((manifest.abi, manifest.kind, manifest.sample.as_str()), (ABI_VERSION, PluginKind::Source, "zero\0byte"));
+    let text = unsafe { std::ffi::CStr::from_ptr(manifest::<K>(text)) };
+    serde_json::from_slice(text.to_bytes()).expect("a manifest")
+}
+
+/// Answers a request with what it was, and an event where there is a body; panics where it is told to.
+struct Listens;
+
+impl Channel for Listens {
+    type Config = Value;
+
+    fn manifest() -> Manifest {
+        Manifest { capabilities: Capabilities { callback: true, ..Capabilities::default() }, ..Fragile::manifest() }
+    }
+
+    fn create(_: &str, _: Value) -> Result<Self, PluginError> {
+        Ok(Self)
+    }
+
+    fn traits(&self) -> ChannelTraits {
+        ChannelTraits::default()
+    }
+
+    fn check(&self, _: &Call) -> Result<Vec<Finding>, PluginError> {
+        Ok(Vec::new())
+    }
+
+    fn push(&self, _: &Call, _: &DispatchInfo, _: crate::arrow::array::RecordBatch) -> Result<Receipts, PluginError> {
+        Ok(Box::new(std::iter::empty()))
+    }
+
+    fn callback(&self, call: &Call, request: &HttpRequest) -> Result<HttpAnswer, PluginError> {
+        call.check()?;
+        assert_ne!(request.method, "PANIC");
+        let HttpRequest { method, path, query, headers, body } = request;
+        let answer =
+            HttpAnswer::status(202).header("x-said", format!("{method} {path} {query} {headers:?}")).body("text/plain", body.clone());
+        if body.is_empty() {
+            return Ok(answer);
+        }
+        let mut events = EventsBuilder::new();
+        events.push("e1", &"7".repeat(32), Outcome::Added, None, None);
+        Ok(answer.events(events.finish()))
+    }
+}
+
+/// What a request is answered with.
+fn callback(instance: *mut abi::Instance, method: &str, body: &[u8], request_bytes: u32) -> (i32, abi::HttpAnswer, String) {
+    // SAFETY: a static table.
+    let channel = unsafe { abi::ChannelTable::read(channel_plugin::<Listens>().channel) };
+    let request = abi::HttpRequest {
+        size: request_bytes,
+        reserved: 0,
+        method: Str::borrow(method),
+        path: Str::borrow("/a"),
+        query: Str::borrow("b=c"),
+        headers_json: Str::borrow(r#"[["x","1"],["x","2"]]"#),
+        body: abi::Bytes::borrow(body),
+    };
+    let (call, mut answer, mut error) = (call(abi::Call::SIZE_1_0), abi::HttpAnswer::empty(), Error::empty());
+    // SAFETY: all pointers are valid for the call.
+    let status =
+        unsafe { (channel.callback.expect("there"))(instance, &raw const call, &raw const request, &raw mut answer, &raw mut error) };
+    (status, answer, message(&error))
+}
+
+#[test]
+fn a_request_reaches_the_author_and_the_answer_the_host() {
+    let (table, mut instance, mut error) = (channel_plugin::<Listens>(), ptr::null_mut(), Error::empty());
+    // SAFETY: all pointers are valid for the call.
+    let status = unsafe {
+        (table.create.expect("there"))(&raw const HOST, Str::borrow("test"), Str::borrow("{}"), &raw mut instance, &raw mut error)
+    };
+    assert_eq!(status, abi::OK);
+    let whole = abi::HttpRequest::SIZE_1_1;
+
+    let (status, answer, _) = callback(instance, "GET", b"", whole);
+    assert_eq!((status, answer.status, answer.events.is_released()), (abi::OK, 202, true));
+    // SAFETY: filled in by the SDK.
+    let headers: Value = serde_json::from_slice(unsafe { answer.headers_json.as_slice() }).expect("JSON");
+    assert_eq!(headers, json!([["x-said", r#"GET /a b=c [("x", "1"), ("x", "2")]"#], ["content-type", "text/plain"]]));
+
+    let (_, answer, _) = callback(instance, "POST", b"\xffbody", whole);
+    // SAFETY: as above.
+    assert_eq!(unsafe { answer.body.as_slice() }, b"\xffbody");
+    // SAFETY: as above.
+    let events = unsafe { abi::import_batch(&answer.schema, answer.events, 10, None) }.expect("a batch");
+    assert_eq!((events.num_rows(), events.schema()), (1, crate::event_schema()));
+
+    let (status, answer, said) = callback(instance, "POST", b"x", 8);
+    assert_eq!((status, answer.status, said.contains("is too small")), (ErrorClass::Internal.code(), 0, true));
+    assert_eq!(callback(instance, "PANIC", b"x", whole).0, ErrorClass::Internal.code());
+    let (status, _, said) = callback(instance, "GET", b"", whole);
+    assert_eq!((status, said.contains("panicked in an earlier call")), (ErrorClass::Internal.code(), true));
+    // SAFETY: its last use.
+    unsafe { (table.destroy.expect("there"))(instance) };
+}
+
+#[test]
+fn a_request_after_a_cancel_is_answered_so() {
+    let (table, mut instance, mut error) = (channel_plugin::<Listens>(), ptr::null_mut(), Error::empty());
+    // SAFETY: all pointers are valid for the calls, the last of which is its last use.
+    unsafe {
+        (table.create.expect("there"))(&raw const HOST, Str::borrow("test"), Str::borrow("{}"), &raw mut instance, &raw mut error);
+        (table.cancel.expect("there"))(instance);
+        assert_eq!(callback(instance, "GET", b"", abi::HttpRequest::SIZE_1_1).0, ErrorClass::Cancelled.code());
+        (table.destroy.expect("there"))(instance);
+    }
 }

@@ -141,7 +141,7 @@ impl Config {
             "additionalProperties": false,
             "properties": {
                 "url": {"type": "string", "minLength": 1, "description": "Where the tasks are posted, https://…. Without a password."},
-                "signing_secret": Secret::schema("Where the secret is that requests are signed with: whsec_ and 24 to 64 bytes in base64, as Standard Webhooks has it."),
+                "signing_secret": Secret::schema("Where the secret is that requests are signed with, both ways: whsec_ and 24 to 64 bytes in base64, as Standard Webhooks has it. Without it no reports are taken at /callback/<channel>."),
                 "authorization": Secret::schema("Where the value of the header Authorization is, such as `Bearer …`."),
                 "idempotent": {"type": "boolean", "default": false, "description": "The receiver remembers the task ids that it has taken and takes none twice. Only then is a task sent again whose fate is not known."},
                 "receipts_required": {"type": "boolean", "default": false, "description": "An answer without receipts says nothing. By default a 2xx answer without receipts says that all tasks were taken."},

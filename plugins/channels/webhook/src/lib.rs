@@ -2,9 +2,10 @@
 //!
 //! [`request`] is what is posted and [`signature`] how it is signed; [`client`] makes one request and
 //! [`answer`] says what the answer means; [`pace`] is how fast requests follow each other; [`delivery`] brings
-//! one dispatch to its end.
+//! one dispatch to its end. [`callback`] takes what the receiver reports of tasks later on.
 
 mod answer;
+mod callback;
 mod client;
 mod config;
 mod delivery;
@@ -17,8 +18,8 @@ use std::time::Duration;
 
 use reunion_sdk::arrow::array::RecordBatch;
 use reunion_sdk::{
-    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, Finding, Manifest, Needs, PluginError, PluginKind, Receipts,
-    ReceiptsBuilder,
+    Call, Capabilities, Channel, ChannelTraits, DispatchInfo, ErrorClass, Finding, HttpAnswer, HttpRequest, Manifest, Needs, PluginError,
+    PluginKind, Receipts, ReceiptsBuilder,
 };
 use tokio::runtime::{self, Runtime};
 
@@ -82,7 +83,7 @@ impl Channel for WebhookChannel {
             summary: "Posts tasks as JSON to an HTTP endpoint, signed, in batches, with a receipt for each.".into(),
             config_schema: Config::schema(),
             sample: include_str!("../sample.toml").into(),
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities { callback: true, ..Capabilities::default() },
             needs: Some(Needs { network: true, config_paths: true }),
         }
     }
@@ -140,6 +141,12 @@ impl Channel for WebhookChannel {
         }
         let (runtime, receiver) = self.receiver()?;
         Ok(Box::new(delivery::Receipts::begin(&runtime, receiver, call.clone(), dispatch.clone(), tasks)))
+    }
+
+    /// Needs nobody: what is to be known of a message is in it.
+    fn callback(&self, call: &Call, request: &HttpRequest) -> Result<HttpAnswer, PluginError> {
+        call.check()?;
+        Ok(callback::answer(request, self.config.signer.as_ref(), jiff::Timestamp::now().as_second()))
     }
 }
 

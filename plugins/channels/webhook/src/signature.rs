@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 pub const PREFIX: &str = "whsec_";
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Signs requests.
+/// Signs requests, and knows those that were signed with the same secret.
 #[derive(Clone)]
 pub struct Signer(Hmac<Sha256>);
 
@@ -48,7 +48,20 @@ impl Signer {
         mac.update(body);
         format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
     }
+
+    /// Whether one of the signatures in a header `webhook-signature` is that of this message. Takes as long for a wrong
+    /// one as for a right one.
+    pub fn has_signed(&self, id: &str, at_secs: i64, body: &[u8], signatures: &str) -> bool {
+        let mut mac = self.0.clone();
+        mac.update(format!("{id}.{at_secs}.").as_bytes());
+        mac.update(body);
+        let given = signatures.split(' ').take(SIGNATURES_MAX).filter_map(|signature| signature.strip_prefix("v1,"));
+        given.filter_map(|signature| STANDARD.decode(signature).ok()).any(|signature| mac.clone().verify_slice(&signature).is_ok())
+    }
 }
+
+/// Signatures that are looked at: those of a secret, and of some that it replaces.
+const SIGNATURES_MAX: usize = 8;
 
 /// The id of the request that carries these tasks: the same whenever it carries the same ones. That of a task
 /// alone is its own.
@@ -75,6 +88,22 @@ mod tests {
         let signature =
             Signer::new(SECRET).expect("a secret").sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn what_was_signed_is_known() {
+        let signer = Signer::new(SECRET).expect("a secret");
+        let signature = signer.sign("m1", 5, b"body");
+        for (signatures, is) in [
+            (signature.as_str(), true),
+            (&format!("v2,x v1,AAAA {signature}"), true),
+            (&format!("{signature}x"), false),
+            (&signature[..signature.len() - 4], false),
+            ("", false),
+        ] {
+            assert_eq!(signer.has_signed("m1", 5, b"body", signatures), is, "{signatures}");
+        }
+        assert!(!signer.has_signed("m1", 6, b"body", &signature) && !signer.has_signed("m1", 5, b"bod", &signature));
     }
 
     #[test]

@@ -1,33 +1,32 @@
 //! `explain`: everything that is known of a member or a phone, and why.
 
-mod subject;
+mod derivation;
+pub(super) mod subject;
 mod text;
 
 use std::collections::{BTreeMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::UInt64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use reunion_ledger::{ComponentKind, Task, TaskFilter};
 use reunion_model::phone::mask;
 use reunion_model::schema::MEMBER_ID;
-use reunion_model::{ContactId, Gate, MemberId, Phone, Reason, TaskState};
-use reunion_people::{GoldenColumn, GoldenPlan, PhoneRules, explain as derive};
+use reunion_model::{ContactId, Gate, MemberId, Reason, TaskState};
+use reunion_people::PhoneRules;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::cli::Exit;
 use crate::failure::{Doing, Failure};
+use crate::run::phones;
 use crate::state::{State, moment};
 
+use super::members;
 use super::suppress::phone_rules;
 use super::tasks;
-use super::view::{View, is_in};
+use super::view::{Forwarded, View, is_in, shown_id};
 use subject::Subject;
-
-/// Members that were joined to others again and again are followed this far.
-const FORWARDS_MAX: usize = 1_000;
 
 /// Runs the command.
 pub fn explain(app: &App, who: &str) -> Result<Exit, Failure> {
@@ -52,7 +51,7 @@ struct Explainer<'a> {
 impl Explainer<'_> {
     fn document(&self, subject: &Subject) -> Result<Value, Failure> {
         let forwarded = match subject {
-            Subject::Member(member) => self.forwarded(*member)?,
+            Subject::Member(member) => self.view.forwarded(*member)?,
             _ => Forwarded::default(),
         };
         let found = match subject {
@@ -105,36 +104,9 @@ impl Explainer<'_> {
         Some(json!({ "cell": mask(cell), "code": reason.code(), "because": reason.explain() }))
     }
 
-    /// What became of a member that is no more.
-    fn forwarded(&self, member: MemberId) -> Result<Forwarded, Failure> {
-        let mut forwarded = Forwarded::default();
-        let Some(batch) = self.view.table("forwards")? else { return Ok(forwarded) };
-        let ids = batch.column(0).as_fixed_size_binary();
-        let into = batch.column(1).as_fixed_size_binary();
-        let next: BTreeMap<&[u8], Option<&[u8]>> =
-            (0..batch.num_rows()).map(|row| (ids.value(row), into.is_valid(row).then(|| into.value(row)))).collect();
-        let mut at = member;
-        for _ in 0..FORWARDS_MAX {
-            match next.get(at.0.as_slice()) {
-                None => break,
-                Some(None) => {
-                    forwarded.is_gone = true;
-                    break;
-                }
-                Some(Some(into)) => at = MemberId::from_slice(into).unwrap_or(at),
-            }
-        }
-        forwarded.into = (at != member).then_some(at);
-        Ok(forwarded)
-    }
-
     /// A row's id as it may be shown: some sources take the phone for one.
     fn record_id(&self, id: &str) -> String {
-        let is_phone = !matches!(
-            self.rules.parse(id),
-            Err(reason) if !matches!(reason, Reason::PhonePlaceholder | Reason::PhoneRepeated)
-        );
-        if is_phone { mask(id) } else { id.to_owned() }
+        shown_id(&self.rules, id)
     }
 
     fn record_rows(&self, found: &RecordBatch) -> Vec<Value> {
@@ -160,6 +132,8 @@ impl Explainer<'_> {
     fn member(&self, member: MemberId, records: &RecordBatch, tasks: Vec<Task>) -> Result<Value, Failure> {
         let own = is_in(records, MEMBER_ID, &HashSet::from([member.0]));
         let own = filter_record_batch(records, &own).doing(|| "records cannot be chosen".to_owned())?;
+        let rows = self.rows(&own)?;
+        let keys = self.view.keys_of(&HashSet::from([member.0]))?.into_keys().collect();
         let stored = self.view.tags()?;
         let tags = self.app.config.tags.iter().filter_map(|(tag, of)| {
             let since = stored.since_us(tag, member)?;
@@ -168,56 +142,13 @@ impl Explainer<'_> {
         Ok(json!({
             "member_id": member,
             "records": own.num_rows(),
-            "rows": self.joined(&own),
-            "columns": self.columns(&own)?,
+            "rows": self.joined(&rows)?,
+            "who_is_who": members::of_member(self.app, self.view, &self.rules, &keys)?,
+            "columns": self.columns(&rows)?,
             "tags": tags.collect::<Vec<_>>(),
             "tasks": tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
             "decisions": self.decisions(member, &tasks)?,
         }))
-    }
-
-    /// The member's rows, and for each the keys that it has in common with another of them.
-    fn joined(&self, own: &RecordBatch) -> Vec<Value> {
-        let keys: Vec<(&str, Vec<Option<String>>)> =
-            self.app.config.identity.keys.iter().filter_map(|key| Some((key.as_str(), texts(own, key)?))).collect();
-        let [sources, ids] = ["source", "record_id"].map(|name| texts(own, name).unwrap_or_default());
-        let row = |row: usize| {
-            let shares = |values: &Vec<Option<String>>| {
-                values[row].is_some() && values.iter().enumerate().any(|(other, value)| other != row && *value == values[row])
-            };
-            let by: Vec<&str> = keys.iter().filter(|(_, values)| shares(values)).map(|(key, _)| *key).collect();
-            json!({ "source": sources[row], "record_id": ids[row].as_deref().map(|id| self.record_id(id)), "joined_by": by })
-        };
-        (0..own.num_rows()).map(row).collect()
-    }
-
-    /// Each golden value, the rule that chose it, and the records that it came from.
-    fn columns(&self, own: &RecordBatch) -> Result<Vec<Value>, Failure> {
-        let doing = || "the values of the member cannot be derived".to_owned();
-        let stored = self.view.schema()?;
-        let names: BTreeMap<String, String> = self.view.sources()?.into_iter().collect();
-        let sources = stored.sources.iter();
-        let sources: Vec<_> = sources.map(|(origin, columns)| (names.get(origin).unwrap_or(origin).as_str(), columns)).collect();
-        let golden = self.app.config.member_columns_of(&sources)?;
-        let plan = golden.into_iter().map(|column| GoldenColumn { name: column.name, kind: column.kind, rule: column.survivorship });
-        let plan = GoldenPlan::new(plan.collect()).doing(doing)?;
-        let source = own.column_by_name("source").expect("records have sources").as_string::<i32>();
-        let mut parts: Vec<(&str, RecordBatch)> = Vec::new();
-        for name in names.values() {
-            let mask: arrow::array::BooleanArray = source.iter().map(|of| Some(of == Some(name.as_str()))).collect();
-            let batch = filter_record_batch(own, &mask).doing(doing)?;
-            if batch.num_rows() > 0 {
-                parts.push((name, batch));
-            }
-        }
-        let personal = |name: &str| reunion_model::schema::canonical(name).is_none_or(|column| column.personal);
-        let document = |column: reunion_people::Explained| {
-            let from: Vec<String> = column.from.iter().map(|(source, id)| format!("{source} {}", self.record_id(id))).collect();
-            let value = column.value.map(|value| if personal(&column.column) { mask(&value) } else { value });
-            json!({ "column": column.column, "value": value, "rule": column.rule.name(), "from": from })
-        };
-        let explained = derive(&plan, &parts).doing(doing)?;
-        Ok(explained.into_iter().filter(|column| column.value.is_some()).map(document).collect())
     }
 
     /// For each campaign that has no task for the member, why not.
@@ -263,8 +194,7 @@ impl Explainer<'_> {
         let mut contacts: Vec<_> = subject.phone().map(|phone| lookup.contact(phone)).into_iter().collect();
         let members: HashSet<[u8; 16]> = members.iter().map(|member| member.0).collect();
         if let Some(batch) = self.view.rows_where("members", |rows| is_in(rows, MEMBER_ID, &members))? {
-            let phones = batch.column_by_name("phone").expect("members have phones").as_primitive::<UInt64Type>();
-            contacts.extend(phones.iter().flatten().map(|phone| lookup.contact(Phone::from_e164_digits(phone))));
+            contacts.extend(phones(&batch).flat_map(|(_, phones)| phones).map(|phone| lookup.contact(phone)));
         }
         contacts.sort_unstable();
         contacts.dedup();
@@ -306,15 +236,6 @@ impl Explainer<'_> {
             "tasks": tasks.iter().map(|task| self.task(task)).collect::<Vec<_>>(),
         }))
     }
-}
-
-/// What became of a member that is no more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Forwarded {
-    /// The member that it was joined to in the end.
-    into: Option<MemberId>,
-    /// All of its records left.
-    is_gone: bool,
 }
 
 fn member_column(records: &RecordBatch) -> &arrow::array::FixedSizeBinaryArray {

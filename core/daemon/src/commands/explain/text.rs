@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::run::short;
 
+use super::super::members::line_of_member;
+
 /// The document as text.
 pub fn text(result: &Value) -> String {
     let mut text = String::new();
@@ -28,7 +30,7 @@ pub fn text(result: &Value) -> String {
     list(&result["members"]).iter().for_each(|of| member(&mut text, of));
     let contact = &result["contact"];
     if !list(&contact["tasks"]).is_empty() {
-        line(&mut text, "\ntasks of the phone that belong to no member any more");
+        line(&mut text, "\ntasks of these numbers that are another member's, or nobody's any more");
         list(&contact["tasks"]).iter().for_each(|of| task(&mut text, of));
     }
     for entry in list(&contact["suppressions"]) {
@@ -60,15 +62,20 @@ fn member(text: &mut String, member: &Value) {
     let rows = if member["records"] == 1 { "1 row".to_owned() } else { format!("{} rows", member["records"]) };
     line(text, &format!("\nmember {}, made of {rows}", word(&member["member_id"])));
     for row in list(&member["rows"]) {
-        let by = words(&row["joined_by"]);
-        let by = if by.is_empty() { String::new() } else { format!(", joined by {by}") };
-        line(text, &format!("  row {} of {}{by}", word(&row["record_id"]), word(&row["source"])));
+        let (id, source) = (word(&row["record_id"]), word(&row["source"]));
+        let updated = row["updated_at"].as_str().map(|at| format!(", updated {at}")).unwrap_or_default();
+        let by = list(&row["joined_by"]).iter().map(joined_by).collect::<Vec<_>>().join(" and ");
+        let by = if by.is_empty() { by } else { format!(", joined by {by}") };
+        line(text, &format!("  row {id} of {source}{updated}{by}"));
+    }
+    for decision in list(&member["who_is_who"]) {
+        line(text, &format!("  {}", line_of_member(decision, word(&member["member_id"]))));
     }
     for column in list(&member["columns"]) {
-        let (name, value, rule) = (word(&column["column"]), word(&column["value"]), word(&column["rule"]));
-        let from = words(&column["from"]);
-        let from = if from.is_empty() { String::new() } else { format!(" of {from}") };
-        line(text, &format!("  {name} = {value}  ({rule}{from})"));
+        let value = column["value"].as_str().unwrap_or("none, since it would be too large for the column");
+        let from = list(&column["from"]).iter().map(origin).collect::<Vec<_>>().join("; ");
+        let from = if from.is_empty() { from } else { format!(" of {from}") };
+        line(text, &format!("  {} = {value}  ({}{from})", word(&column["column"]), rule(column)));
     }
     for tag in list(&member["tags"]) {
         line(text, &format!("  tag {} since {}: {}", word(&tag["tag"]), word(&tag["since"]), word(&tag["rule"])));
@@ -78,6 +85,25 @@ fn member(text: &mut String, member: &Value) {
         let (campaign, code, because) = (word(&decision["campaign"]), word(&decision["decision"]), word(&decision["because"]));
         line(text, &format!("  no task of {campaign}: {code}: {because}"));
     }
+}
+
+/// What rows have in common: `phone 138****8000`.
+fn joined_by(by: &Value) -> String {
+    let pairs = list(&by["columns"]).iter().zip(list(&by["values"]));
+    pairs.map(|(column, value)| format!("{} {}", word(column), word(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A rule with what it was given: `source_priority crm, pos`.
+fn rule(column: &Value) -> String {
+    let name = word(&column["rule"]);
+    let sources = words(&column["sources"]);
+    if sources.is_empty() { name.to_owned() } else { format!("{name} {sources}") }
+}
+
+/// A row that a value came from, and when that row last changed.
+fn origin(row: &Value) -> String {
+    let updated = row["updated_at"].as_str().map(|at| format!(", {at}")).unwrap_or_default();
+    format!("{} {}{updated}", word(&row["source"]), word(&row["record_id"]))
 }
 
 fn task(text: &mut String, task: &Value) {
@@ -121,8 +147,23 @@ mod tests {
             ],
             "members": [{
                 "member_id": "0123456789abcdef0123456789abcdef", "records": 2,
-                "rows": [{ "source": "pos", "record_id": "C1", "joined_by": ["phone"] }, { "source": "shop", "record_id": "S1", "joined_by": ["phone"] }],
-                "columns": [{ "column": "store", "value": "西湖店", "rule": "most_recent", "from": ["pos C1"] }],
+                "rows": [
+                    { "source": "pos", "record_id": "C1", "updated_at": "2026-03-04T05:06:07Z", "joined_by": [{ "columns": ["phone"], "values": ["138****8000"], "rows": 2 }] },
+                    { "source": "shop", "record_id": "S1", "updated_at": null, "joined_by": [
+                        { "columns": ["phone"], "values": ["138****8000"], "rows": 2 },
+                        { "columns": ["name", "birthday"], "values": ["王****", "199****4-01"], "rows": 2 },
+                    ] },
+                    { "source": "shop", "record_id": "S2", "updated_at": null, "joined_by": [] },
+                ],
+                "columns": [
+                    { "column": "store", "value": "西湖店", "rule": "most_recent", "from": [{ "source": "pos", "record_id": "C1", "updated_at": "2026-03-04T05:06:07Z" }] },
+                    { "column": "name", "value": "王****", "rule": "source_priority", "sources": ["shop", "pos"], "from": [{ "source": "shop", "record_id": "S1", "updated_at": null }] },
+                    { "column": "labels", "value": "老客;****", "rule": "union", "separator": ";", "from": [
+                        { "source": "pos", "record_id": "C1", "updated_at": "2026-03-04T05:06:07Z" }, { "source": "shop", "record_id": "S1", "updated_at": null },
+                    ] },
+                    { "column": "points", "value": null, "too_large": true, "rule": "sum", "from": [{ "source": "pos", "record_id": "C1", "updated_at": "2026-03-04T05:06:07Z" }] },
+                    { "column": "sms_consent", "value": "unknown", "rule": "consent", "from": [] },
+                ],
                 "tags": [{ "tag": "dormant", "since": "2026-09-20T22:30:00+08:00", "rule": "days_since_last_order > 180" }],
                 "tasks": [
                     { "task_id": "ffff456789abcdef0123456789abcdef", "campaign": "warm-add", "state": "refused", "changed": "2026-09-21T22:31:00+08:00",
@@ -142,9 +183,14 @@ mod tests {
           row C9 of pos: in quarantine: phone_multiple: the cell holds more than one number
 
         member 0123456789abcdef0123456789abcdef, made of 2 rows
-          row C1 of pos, joined by phone
-          row S1 of shop, joined by phone
-          store = 西湖店  (most_recent of pos C1)
+          row C1 of pos, updated 2026-03-04T05:06:07Z, joined by phone 138****8000
+          row S1 of shop, joined by phone 138****8000 and name 王****, birthday 199****4-01
+          row S2 of shop
+          store = 西湖店  (most_recent of pos C1, 2026-03-04T05:06:07Z)
+          name = 王****  (source_priority shop, pos of shop S1)
+          labels = 老客;****  (union of pos C1, 2026-03-04T05:06:07Z; shop S1)
+          points = none, since it would be too large for the column  (sum of pos C1, 2026-03-04T05:06:07Z)
+          sms_consent = unknown  (consent)
           tag dormant since 2026-09-20T22:30:00+08:00: days_since_last_order > 180
           task ffff4567 of warm-add: refused since 2026-09-21T22:31:00+08:00: suppressed: the phone is on the suppression list
           task eeee4567 of warm-add: planned since 2026-09-21T22:31:00+08:00: not before 2026-09-22T09:00:00+08:00

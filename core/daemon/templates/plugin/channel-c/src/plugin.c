@@ -371,7 +371,9 @@ static reunion_status create(const reunion_host* host, reunion_str component, re
 
 /* ---- the two symbols ---- */
 
-static const reunion_channel channel = {KIT_SIZE(reunion_channel, poll), 0, describe, check, push, poll};
+/* Up to poll, as it was at version 1.0: it answers no requests from outside. */
+static const reunion_channel channel = {
+    .size = KIT_SIZE(reunion_channel, poll), .describe = describe, .check = check, .push = push, .poll = poll};
 
 static const reunion_plugin plugin = {KIT_SIZE(reunion_plugin, channel), 0, create, cancel, destroy, NULL, &channel};
 

@@ -1,0 +1,222 @@
+//! Which set of records takes which id.
+
+use arrow::array::Array;
+use arrow::datatypes::Int32Type;
+use reunion_keys::Lookup;
+use reunion_model::record::CONTENT_HASH;
+use reunion_model::threads::on_all_cores;
+use reunion_model::{MemberId, RecordKey};
+
+use super::sets::Sets;
+use super::{HASHES_PER_THREAD_MIN, MEMBERS, Members, PreviousMembers};
+use crate::matching::KeySet;
+use crate::numbering::{Numbering, number};
+use crate::pull::Resolved;
+use crate::table::{NONE, StateError, moments_of, numbers_of, sixteen, sixteens_of};
+
+/// The ids of sets, and what became of the previous members.
+pub(super) struct Ids {
+    pub(super) members: Members,
+    /// The previous member whose id each set took; `NONE` for a new one.
+    pub(super) taken_from: Vec<u32>,
+    pub(super) removed: Vec<MemberId>,
+    pub(super) merges: Vec<(MemberId, MemberId)>,
+    pub(super) splits: Vec<(MemberId, MemberId)>,
+}
+
+/// What is known of the previous members, by their number in the assignments.
+struct Before {
+    founding: Vec<u128>,
+    founded_at: Vec<Option<i64>>,
+    epoch: Vec<u32>,
+    hash: Vec<u128>,
+    without_records: Vec<MemberId>,
+}
+
+impl Before {
+    fn new(resolved: &Resolved, previous: PreviousMembers) -> Result<Self, StateError> {
+        let count = resolved.members.len();
+        let mut ids = Vec::new();
+        for batch in previous.members {
+            let column = sixteens_of(batch, MEMBERS, "member_id")?;
+            ids.extend((0..batch.num_rows()).map(|row| sixteen(column, row)));
+        }
+        let Numbering { of, .. } = number(&[&resolved.members, &ids]);
+        let mut numbers = of[count..].iter();
+        let mut before = Self {
+            founding: vec![0; count],
+            founded_at: vec![None; count],
+            epoch: vec![0; count],
+            hash: vec![0; count],
+            without_records: Vec::new(),
+        };
+        let mut found = vec![false; count];
+        for batch in previous.members {
+            let (ids, founding) = (sixteens_of(batch, MEMBERS, "member_id")?, sixteens_of(batch, MEMBERS, "founding")?);
+            let hashes = sixteens_of(batch, MEMBERS, CONTENT_HASH)?;
+            let epochs = numbers_of::<Int32Type>(batch, MEMBERS, "epoch")?;
+            let founded_at = moments_of(batch, MEMBERS, "founded_at")?;
+            for row in 0..batch.num_rows() {
+                // Those in the assignments have the first numbers.
+                let Some(member) = numbers.next().map(|number| *number as usize).filter(|number| *number < count) else {
+                    before.without_records.push(MemberId::from_u128(sixteen(ids, row)));
+                    continue;
+                };
+                found[member] = true;
+                before.founding[member] = sixteen(founding, row);
+                before.founded_at[member] = founded_at.filter(|moments| moments.is_valid(row)).map(|moments| moments.value(row));
+                before.epoch[member] = epochs.value(row).max(0) as u32;
+                before.hash[member] = sixteen(hashes, row);
+            }
+        }
+        match found.iter().position(|found| !found) {
+            Some(missing) => Err(StateError::Member(resolved.member(missing as u32))),
+            None => Ok(before),
+        }
+    }
+
+    /// The order in which members were founded: a founding record without a time comes last.
+    fn order(&self, member: u32) -> (i64, u128) {
+        (self.founded_at[member as usize].unwrap_or(i64::MAX), self.founding[member as usize])
+    }
+}
+
+/// Gives each set its id: that of a previous member, or a new one.
+pub(super) fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: PreviousMembers) -> Result<Ids, StateError> {
+    let before = Before::new(resolved, previous)?;
+    let keeper = keepers(resolved, sets);
+    let mut taken_from = vec![NONE; sets.len()];
+    for (member, set) in keeper.iter().enumerate().filter(|(_, set)| **set != NONE) {
+        let held = &mut taken_from[*set as usize];
+        if *held == NONE || before.order(member as u32) < before.order(*held) {
+            *held = member as u32;
+        }
+    }
+    let mut removed = before.without_records.clone();
+    let mut merges = Vec::new();
+    for (member, set) in keeper.iter().enumerate() {
+        let id = resolved.member(member as u32);
+        match taken_from.get(*set as usize) {
+            Some(survivor) if *survivor == member as u32 => continue,
+            Some(survivor) => merges.push((id, resolved.member(*survivor))),
+            None => {}
+        }
+        removed.push(id);
+    }
+    let mut new_ids = new_ids(resolved, sets, &taken_from, &previous, lookup)?.into_iter();
+    let mut members = Members::with_capacity(sets.len());
+    let mut splits = Vec::new();
+    let mut left = Vec::new();
+    for (set, member) in taken_from.iter().enumerate() {
+        let founding = sets.founding[set];
+        if *member == NONE {
+            let (id, epoch) = new_ids.next().expect("each set that took no id has a new one");
+            let created = resolved.rows.created[founding as usize];
+            members.ids.push(id);
+            members.founding.push(RecordKey::from_u128(resolved.rows.keys[founding as usize]));
+            members.founded_at.push(Some(created).filter(|created| *created != i64::MAX));
+            members.epoch.push(epoch);
+            if !resolved.members.is_empty() {
+                previous_members(resolved, sets, set, &mut left);
+                left.dedup();
+            }
+            splits.extend(left.iter().map(|member| (resolved.member(*member), id)));
+        } else {
+            let member = *member as usize;
+            members.ids.push(resolved.member(member as u32));
+            members.founding.push(RecordKey::from_u128(before.founding[member]));
+            members.founded_at.push(before.founded_at[member]);
+            members.epoch.push(before.epoch[member]);
+            members.previous_hash[set] = before.hash[member];
+        }
+    }
+    Ok(Ids { members, taken_from, removed, merges, splits })
+}
+
+/// The previous members of a set's records, one for each record that had one, sorted.
+fn previous_members(resolved: &Resolved, sets: &Sets, set: usize, members: &mut Vec<u32>) {
+    members.clear();
+    let previous = sets.records[sets.range(set)].iter().map(|record| resolved.previous_member[*record as usize]);
+    members.extend(previous.filter(|member| *member != NONE));
+    members.sort_unstable();
+}
+
+/// For each previous member, the set with most of its records, or `NONE`. Of equal ones, the set that
+/// was founded first.
+fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
+    let mut keeper = vec![NONE; resolved.members.len()];
+    if keeper.is_empty() {
+        return keeper;
+    }
+    let mut most = vec![0_u32; resolved.members.len()];
+    let mut here: Vec<(u32, u32)> = Vec::new();
+    let mut previous = Vec::new();
+    for set in 0..sets.len() {
+        here.clear();
+        previous_members(resolved, sets, set, &mut previous);
+        for member in previous.iter().copied() {
+            match here.last_mut() {
+                Some((last, count)) if *last == member => *count += 1,
+                _ => here.push((member, 1)),
+            }
+        }
+        for (member, count) in &here {
+            let member = *member as usize;
+            let first = || resolved.founding_order(sets.founding[set], sets.founding[keeper[member] as usize]).is_lt();
+            if *count > most[member] || (*count == most[member] && first()) {
+                most[member] = *count;
+                keeper[member] = set as u32;
+            }
+        }
+    }
+    keeper
+}
+
+/// The ids and epochs of those sets that took none, in their order.
+fn new_ids(
+    resolved: &Resolved,
+    sets: &Sets,
+    taken_from: &[u32],
+    previous: &PreviousMembers,
+    lookup: &Lookup,
+) -> Result<Vec<(MemberId, u32)>, StateError> {
+    let id_of = |set: usize, epoch: u32| {
+        let founding = sets.founding[set];
+        let created = resolved.rows.created[founding as usize].to_be_bytes();
+        let source = &resolved.input.sources[usize::from(resolved.rows.source(founding))];
+        let record_id = resolved.rows.record_id(founding);
+        MemberId(lookup.id("member", &[&created, source.as_bytes(), record_id.as_bytes(), &epoch.to_be_bytes()]))
+    };
+    let new = (0..sets.len() as u32).filter(|set| taken_from[*set as usize] == NONE).collect::<Vec<_>>();
+    let mut given = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| (id_of(*set as usize, 0), 0));
+    let taken = taken(previous, &given)?;
+    // For the few ids that have to be tried one by one.
+    let mut everybody: Option<KeySet> = None;
+    for at in taken {
+        let (set, free) = (new[at] as usize, &mut given[at]);
+        let everybody = match &mut everybody {
+            Some(everybody) => everybody,
+            none => none.insert(previous.ids()?),
+        };
+        while everybody.contains(free.0.as_u128()) {
+            *free = (id_of(set, free.1 + 1), free.1 + 1);
+        }
+    }
+    Ok(given)
+}
+
+/// The places of those ids that belong to somebody already.
+fn taken(previous: &PreviousMembers, ids: &[(MemberId, u32)]) -> Result<Vec<usize>, StateError> {
+    if ids.is_empty() || (previous.everyone.is_empty() && previous.forwarded.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let mut wanted = KeySet::with_capacity(ids.len());
+    let numbers = ids.iter().map(|(id, _)| wanted.insert(id.as_u128()).0).collect::<Vec<_>>();
+    let mut taken = vec![false; wanted.len()];
+    previous.each_id(|id| {
+        if let Some(number) = wanted.find(id) {
+            taken[number as usize] = true;
+        }
+    })?;
+    Ok((0..ids.len()).filter(|at| taken[numbers[*at] as usize]).collect())
+}

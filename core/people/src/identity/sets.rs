@@ -1,0 +1,247 @@
+//! Which records are one member: sets of records that are joined.
+
+use std::ops::Range;
+
+use reunion_model::Reason;
+use reunion_model::threads::on_all_cores;
+
+use super::apart::{Apart, Constraints};
+use super::decided::Decided;
+use super::keys::{KeyColumns, KeyRow, Rule};
+use super::phones::{Hints, Holders};
+use super::{HASHES_PER_THREAD_MIN, IdentityConfig};
+use crate::numbering::{Numbering, number};
+use crate::pull::Resolved;
+use crate::table::{NONE, StateError, byte_of};
+use reunion_keys::Lookup;
+
+/// Records by member. The columns have one value for each usable record that is not in quarantine.
+pub(super) struct Sets {
+    /// Where each set begins; one more than there are sets.
+    pub(super) starts: Vec<u32>,
+    /// Rows, those of a set together, the most recent first.
+    pub(super) rows: Vec<u32>,
+    /// The record of each row.
+    pub(super) records: Vec<u32>,
+    /// The row that founds each set.
+    pub(super) founding: Vec<u32>,
+}
+
+impl Sets {
+    pub(super) fn len(&self) -> usize {
+        self.founding.len()
+    }
+
+    pub(super) fn range(&self, set: usize) -> Range<usize> {
+        self.starts[set] as usize..self.starts[set + 1] as usize
+    }
+}
+
+/// Sets aside records on shared phones and joins the others.
+pub(super) fn join(
+    resolved: &Resolved,
+    config: &IdentityConfig,
+    lookup: &Lookup,
+    decided: &Decided,
+    reasons: &mut [u8],
+) -> Result<Sets, StateError> {
+    let usable = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE && reasons[*record] == 0);
+    let mut usable = usable.map(|record| record as u32).collect::<Vec<_>>();
+    let hints = Hints::new(resolved.input.chunks, lookup)?;
+    let mut holders = Holders::new(resolved, &hints, &config.shared_phone, &usable, reasons);
+    keep(&mut usable, &mut holders.of);
+    let keys = KeyColumns::new(resolved.input.chunks, config, lookup)?;
+    let nodes = Nodes { resolved, keys: &keys, records: &usable, holders: &holders.of };
+    let (mut root_of, roots) = roots(&nodes, config, decided, holders.is_former.len());
+    set_aside_former(&nodes, &holders, &mut root_of, roots, reasons);
+    keep(&mut usable, &mut root_of);
+    Ok(lay_out(resolved, &usable, &root_of, roots))
+}
+
+/// Drops the records that are set aside: those whose value is `NONE`.
+fn keep(records: &mut Vec<u32>, values: &mut Vec<u32>) {
+    if values.iter().all(|value| *value != NONE) {
+        return;
+    }
+    let mut of_record = values.iter();
+    records.retain(|_| of_record.next() != Some(&NONE));
+    values.retain(|value| *value != NONE);
+}
+
+/// The records that are joined, each a node, by its place.
+pub(super) struct Nodes<'a> {
+    pub(super) resolved: &'a Resolved<'a>,
+    pub(super) keys: &'a KeyColumns,
+    /// The record of each node.
+    pub(super) records: &'a [u32],
+    /// The holder of its phone.
+    pub(super) holders: &'a [u32],
+}
+
+impl Nodes<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn row(&self, node: u32) -> u32 {
+        self.resolved.live[self.records[node as usize] as usize]
+    }
+
+    pub(super) fn key_row(&self, node: u32) -> KeyRow {
+        let row = self.row(node);
+        let phone = self.resolved.rows.phones[row as usize];
+        let (chunk, row) = self.resolved.rows.locate(row);
+        KeyRow { chunk, row, phone }
+    }
+
+    pub(super) fn value(&self, rule: &Rule, node: u32) -> Option<u128> {
+        self.keys.value(rule, self.key_row(node))
+    }
+}
+
+/// For each node a number below the second value that says which set it is of.
+fn roots(nodes: &Nodes, config: &IdentityConfig, decided: &Decided, holders: usize) -> (Vec<u32>, usize) {
+    let rules = nodes.keys.rules.iter().filter(|rule| !rule.is_phone() && nodes.keys.may_join(rule)).collect::<Vec<_>>();
+    let joins_by_phone = nodes.keys.rules.iter().any(Rule::is_phone);
+    let decisions = decided.of_nodes(nodes);
+    // Where nothing but the phone joins records, a holder is a set.
+    if joins_by_phone && rules.is_empty() && decisions.is_empty() {
+        return (nodes.holders.to_vec(), holders);
+    }
+    let mut groups = UnionFind::new(nodes.len());
+    for (one, other) in &decisions.same {
+        groups.join(*one, *other);
+    }
+    if joins_by_phone {
+        let mut first_of = vec![NONE; holders];
+        for (node, holder) in (0_u32..).zip(nodes.holders) {
+            let first = &mut first_of[*holder as usize];
+            if *first == NONE {
+                *first = node;
+            } else {
+                groups.join(*first, node);
+            }
+        }
+    }
+    let mut generic = Vec::new();
+    for rule in rules {
+        generic.extend(join_by(nodes, rule, &mut groups));
+    }
+    let mut root_of = (0..nodes.len() as u32).map(|node| groups.root(node)).collect::<Vec<_>>();
+    let constraints = Constraints::new(nodes, config, decisions, generic);
+    let roots = Apart::find(&constraints, &root_of).map_or(nodes.len(), |apart| apart.separate(&constraints, &mut root_of));
+    (root_of, roots)
+}
+
+/// Joins nodes that share a value of a rule. Gives the values that too many share, which join nobody.
+fn join_by(nodes: &Nodes, rule: &Rule, groups: &mut UnionFind) -> Vec<u128> {
+    let all = (0..nodes.len() as u32).collect::<Vec<_>>();
+    let values = on_all_cores(&all, HASHES_PER_THREAD_MIN, |node| nodes.value(rule, *node));
+    let having = all.into_iter().filter(|node| values[*node as usize].is_some()).collect::<Vec<_>>();
+    let values = values.into_iter().flatten().collect::<Vec<_>>();
+    let Numbering { of, first } = number(&[&values]);
+    let mut records = vec![0_u32; first.len()];
+    of.iter().for_each(|value| records[*value as usize] += 1);
+    for (node, value) in having.iter().zip(of) {
+        let first = having[first[value as usize] as usize];
+        if first != *node && records[value as usize] <= rule.records_max {
+            groups.join(first, *node);
+        }
+    }
+    let generic = (0..first.len()).filter(|value| records[*value] > rule.records_max);
+    generic.map(|value| values[first[value] as usize]).collect()
+}
+
+/// Sets aside the records of members whose phone is somebody else's now: nobody can be reached there.
+fn set_aside_former(nodes: &Nodes, holders: &Holders, root_of: &mut [u32], roots: usize, reasons: &mut [u8]) {
+    let is_former = |node: usize| holders.is_former[nodes.holders[node] as usize];
+    if !(0..nodes.len()).any(is_former) {
+        return;
+    }
+    let mut has_former = vec![false; roots];
+    (0..nodes.len()).filter(|node| is_former(*node)).for_each(|node| has_former[root_of[node] as usize] = true);
+    // A member's phone is that of its most recent record.
+    let mut latest = vec![NONE; roots];
+    for node in (0..nodes.len() as u32).filter(|node| has_former[root_of[*node as usize] as usize]) {
+        let held = &mut latest[root_of[node as usize] as usize];
+        if *held == NONE || nodes.resolved.is_more_recent(nodes.row(node), nodes.row(*held)).is_lt() {
+            *held = node;
+        }
+    }
+    for node in 0..nodes.len() {
+        let latest = latest[root_of[node] as usize];
+        if latest != NONE && is_former(latest as usize) {
+            root_of[node] = NONE;
+            reasons[nodes.records[node] as usize] = byte_of(Reason::PhoneRecycled);
+        }
+    }
+}
+
+/// Puts the records of each set together. `root_of` says by a number below `roots` which set a record is of.
+fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -> Sets {
+    let mut set_of_root = vec![NONE; roots];
+    let mut set_of = Vec::with_capacity(usable.len());
+    let mut starts = vec![0_u32];
+    for root in root_of {
+        let set = &mut set_of_root[*root as usize];
+        if *set == NONE {
+            *set = starts.len() as u32 - 1;
+            starts.push(0);
+        }
+        starts[*set as usize + 1] += 1;
+        set_of.push(*set);
+    }
+    for set in 1..starts.len() {
+        starts[set] += starts[set - 1];
+    }
+    let mut cursor = starts.clone();
+    let mut records = vec![0; usable.len()];
+    for (record, set) in usable.iter().zip(&set_of) {
+        let place = &mut cursor[*set as usize];
+        records[*place as usize] = *record;
+        *place += 1;
+    }
+    let row = |record: &u32| resolved.live[*record as usize];
+    let mut founding = Vec::with_capacity(starts.len() - 1);
+    for bounds in starts.windows(2) {
+        let set = &mut records[bounds[0] as usize..bounds[1] as usize];
+        if set.len() > 1 {
+            set.sort_unstable_by(|a, b| resolved.is_more_recent(row(a), row(b)));
+        }
+        founding.push(set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE));
+    }
+    Sets { rows: records.iter().map(row).collect(), starts, records, founding }
+}
+
+/// Disjoint sets of numbers, joined by size with paths halved.
+pub(super) struct UnionFind {
+    parent: Vec<u32>,
+    size: Vec<u32>,
+}
+
+impl UnionFind {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { parent: (0..nodes as u32).collect(), size: vec![1; nodes] }
+    }
+
+    pub(super) fn root(&mut self, mut node: u32) -> u32 {
+        while self.parent[node as usize] != node {
+            let above = self.parent[self.parent[node as usize] as usize];
+            self.parent[node as usize] = above;
+            node = above;
+        }
+        node
+    }
+
+    /// Joins the sets of two nodes; gives the root that stays and the one that goes, where they were two.
+    pub(super) fn join(&mut self, a: u32, b: u32) -> Option<(u32, u32)> {
+        let (a, b) = (self.root(a), self.root(b));
+        if a == b {
+            return None;
+        }
+        let (large, small) = if self.size[a as usize] >= self.size[b as usize] { (a, b) } else { (b, a) };
+        self.parent[small as usize] = large;
+        self.size[large as usize] += self.size[small as usize];
+        Some((large, small))
+    }
+}
