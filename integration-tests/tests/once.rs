@@ -327,6 +327,43 @@ fn the_guard_of_snapshots_refuses_and_accepts_once() {
 }
 
 #[test]
+fn the_guards_of_identity_stop_what_the_runs_before_never_did() {
+    let rows = |masked: usize, common: &str| -> Vec<String> {
+        let phone = |at: usize| if at < masked { "139****1234".to_owned() } else { format!("1391{:07}", 1_000_003 * (at + 7) % 9_999_991) };
+        (0..1_500)
+            .map(|at| format!("{},{common}{}", row(&format!("{at}"), &phone(at), "名", "S1"), if common.is_empty() { at } else { at % 40 }))
+            .collect()
+    };
+    let write = |retailer: &mut Retailer, rows: &[String]| {
+        let export = export(rows);
+        let (header, rows) = export.split_once('\n').expect("a header");
+        retailer.write("pos.csv", &format!("{header},unionid\n{rows}"));
+    };
+    let mut retailer = Retailer::by_hand("");
+    retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\n[tags.dormant]");
+    write(&mut retailer, &rows(0, ""));
+    let first = retailer.once();
+    assert_eq!((count(&first, "/members/total"), &first["guards"]["largest_member"]), (1_500, &json!(1)));
+    let before = retailer.picture();
+    // A column was masked at the source.
+    write(&mut retailer, &rows(100, ""));
+    let refused = retailer.once_with(&[]).exits(3);
+    refused.says(&["6.7 % of all rows would be in quarantine", "0.0 % at most", "5.0 % more", "--accept guards.quarantined_share"]);
+    // Some program wrote forty values for everybody into a key.
+    write(&mut retailer, &rows(0, "x"));
+    for command in ["once", "plan"] {
+        let refused = retailer.run(&[command, "--now", &retailer.now()]).exits(3);
+        refused.says(&["89.3 % of the members would be merged into others", "--accept guards.merged_share"]);
+    }
+    assert_eq!(retailer.picture(), before, "a refused run changes nothing");
+    let accepted = retailer.once_with(&["--accept", "guards.merged_share"]).exits(0).json();
+    assert_eq!(accepted["accepted"], json!(["guards.merged_share"]));
+    // Forty values, and a member has ten phones at most.
+    assert_eq!(count(&accepted, "/members/total"), 160);
+    retailer.once_with(&["--accept", "guards.merged"]).exits(2).says(&["no such source or guard", "guards.merged_share"]);
+}
+
+#[test]
 fn a_work_list_cannot_harm_a_spreadsheet_nor_leave_its_folder() {
     let rows = [
         row("1", "13800138001", "=1+2", "S1"),

@@ -139,7 +139,7 @@ impl Guarded {
                 before: before.merged_share,
                 margin: margins.merged_share_margin,
                 what: "of the members would be merged into others",
-                help: "see with `reunion plan` whether a key column was filled with one value for many people, or a key was added",
+                help: "a key column was probably filled with one value for many people, or a key was added",
             },
             Compared {
                 name: NEW,
@@ -155,7 +155,7 @@ impl Guarded {
                 before: before.quarantined_share,
                 margin: margins.quarantined_share_margin,
                 what: "of all rows would be in quarantine",
-                help: "see the reasons in `reunion plan`: a column was probably moved or masked at a source",
+                help: "a column was probably moved or masked at a source",
             },
             Compared {
                 name: LARGEST,
@@ -187,7 +187,9 @@ impl Compared {
             shown(self.before),
             shown(self.margin)
         );
-        Failure::guard(message).help(format!("{}; if it is right, accept it once: --accept {}", self.help, self.name))
+        let Self { name, help, .. } = self;
+        Failure::guard(message)
+            .help(format!("{help}; `reunion plan --accept {name}` shows what it comes to; if it is right, take it once: --accept {name}"))
     }
 }
 

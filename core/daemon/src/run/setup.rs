@@ -98,7 +98,9 @@ impl<'a> Setup<'a> {
             let guards: &[&str] = if option == "accept" { &super::guards::NAMES } else { &[] };
             if let Some(unknown) = names.iter().find(|name| !config.sources.contains_key(*name) && !guards.contains(&name.as_str())) {
                 let what = if guards.is_empty() { "source" } else { "source or guard" };
-                return Err(Failure::usage(format!("--{option} names `{unknown}`, and there is no such {what}")));
+                let names = config.sources.keys().map(String::as_str).chain(guards.iter().copied()).collect::<Vec<_>>();
+                let failure = Failure::usage(format!("--{option} names `{unknown}`, and there is no such {what}"));
+                return Err(failure.help(format!("it takes {}", names.join(", "))));
             }
         }
         let components::Channels { made: channels, failed: failed_channels } = components::channels(config, &app.plugins)?;
