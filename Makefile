@@ -31,12 +31,12 @@ test:
 test-erp:
 	integration-tests/setup.sh erp
 	$(CARGO) build --workspace
-	integration-tests/erp/run.sh
+	integration-tests/in-python.sh erp
 
 test-readers:
 	integration-tests/setup.sh erp
 	$(CARGO) build --workspace
-	integration-tests/readers/run.sh
+	integration-tests/in-python.sh readers
 
 bench:
 	$(CARGO) build --release -p reunion-daemon $(LIBRARIES) -p reunion-source-dummy -p reunion-integration-tests

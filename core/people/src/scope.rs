@@ -1,10 +1,10 @@
 //! The scope of a run: the records that have to be decided anew, so that a run's cost follows what changed.
 //!
-//! Who is who depends on nothing but equal values of keys and what operators decided. So a record whose row is as it was can only have
-//! another outcome where it shares a value with a record that changed, as that is now or was before, or with
-//! one that was of a member with such a record, and so on. [`narrow`] starts from the records that came
-//! changed, came new or went, and adds whoever can be reached until nothing is added. What is left keeps its
-//! assignment, and identity works on the scope as if it were all there is.
+//! Who is who depends on nothing but equal values of keys and what operators decided. So a record whose row is as it
+//! was can only have another outcome where it shares a value with a record that changed, as that is now or was before,
+//! or with one that was of a member with such a record, and so on, or where a decision speaks of it. [`narrow`] starts
+//! from the records that came changed, came new or went, and those of decisions, and adds whoever can be reached until
+//! nothing is added. What is left keeps its assignment, and identity works on the scope as if it were all there is.
 //!
 //! Reaching is a few passes over the keys of all records, which costs far less than to match them: most are
 //! answered by one bit of a filter.

@@ -3,6 +3,7 @@
 mod check;
 mod explain;
 pub mod key;
+mod lines;
 mod members;
 pub mod plugins;
 mod query;

@@ -6,11 +6,7 @@ use super::sets::Nodes;
 use crate::matching::KeySet;
 use crate::table::NONE;
 
-/// The decisions that hold in a run.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Decided<'a>(pub(super) &'a [Decision]);
-
-/// The same decisions by node.
+/// The decisions that hold in a run, by node.
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     /// Two nodes that are one person.
@@ -20,19 +16,13 @@ pub(super) struct Decisions {
 }
 
 impl Decisions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.same.is_empty() && self.apart.is_empty()
-    }
-}
-
-impl Decided<'_> {
-    /// What they say of the nodes that are there.
-    pub(super) fn of_nodes(&self, nodes: &Nodes) -> Decisions {
-        if self.0.is_empty() {
-            return Decisions::default();
+    /// What decisions say of the nodes that are there.
+    pub(super) fn new(held: &[Decision], nodes: &Nodes) -> Self {
+        if held.is_empty() {
+            return Self::default();
         }
         let mut named = KeySet::default();
-        self.0.iter().flat_map(|decision| decision.left.iter().chain(&decision.right)).for_each(|key| _ = named.insert(key.as_u128()));
+        held.iter().flat_map(|decision| decision.left.iter().chain(&decision.right)).for_each(|key| _ = named.insert(key.as_u128()));
         let mut node_of = vec![NONE; named.len()];
         for (node, record) in (0_u32..).zip(nodes.records) {
             if let Some(number) = named.find(nodes.resolved.records[*record as usize]) {
@@ -43,8 +33,8 @@ impl Decided<'_> {
             let found = keys.iter().filter_map(|key| named.find(key.as_u128())).map(|number| node_of[number as usize]);
             found.filter(|node| *node != NONE).collect::<Vec<_>>()
         };
-        let mut decisions = Decisions::default();
-        for decision in self.0 {
+        let mut decisions = Self::default();
+        for decision in held {
             let (left, right) = (there(&decision.left), there(&decision.right));
             match (decision.kind, left.first(), right.first()) {
                 // The records that found the two members, as long as they are there.
@@ -54,5 +44,9 @@ impl Decided<'_> {
             }
         }
         decisions
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.same.is_empty() && self.apart.is_empty()
     }
 }

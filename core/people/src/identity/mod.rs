@@ -37,7 +37,6 @@ use crate::matching::KeySet;
 use crate::pull::{Resolved, SourceCounts};
 use crate::table::{NONE, StateError, all_sixteen, byte_reason, sixteens, sixteens_of};
 
-use decided::Decided;
 use ids::{Ids, assign_ids};
 pub(crate) use keys::{KeyColumns, KeyRow, Rule};
 use sets::Sets;
@@ -68,9 +67,14 @@ pub struct KeyLimits {
     pub blocked: Vec<String>,
 }
 
+impl KeyLimits {
+    /// Those of a column of which nothing is said.
+    const DEFAULT: &Self = &Self { records_max: 50, values_max: None, blocked: Vec::new() };
+}
+
 impl Default for KeyLimits {
     fn default() -> Self {
-        Self { records_max: 50, values_max: None, blocked: Vec::new() }
+        Self::DEFAULT.clone()
     }
 }
 
@@ -116,8 +120,7 @@ impl SharedPhonePolicy {
 impl IdentityConfig {
     /// The limits of a column's values.
     pub(crate) fn limits_of(&self, column: &str) -> &KeyLimits {
-        const DEFAULT: &KeyLimits = &KeyLimits { records_max: 50, values_max: None, blocked: Vec::new() };
-        self.limits.get(column).unwrap_or(DEFAULT)
+        self.limits.get(column).unwrap_or(KeyLimits::DEFAULT)
     }
 
     /// All that decides who is who beside the records and decisions, as a text that changes with it: assignments
@@ -298,7 +301,7 @@ pub fn identify(
     recompute: bool,
 ) -> Result<Identified, StateError> {
     let mut reasons = resolved.reason.clone();
-    let sets = sets::join(&resolved, config, lookup, &Decided(decisions), &mut reasons)?;
+    let sets = sets::join(&resolved, config, lookup, decisions, &mut reasons)?;
     resolved.count(&reasons);
     let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, lookup, previous)?;
     let locate = |row: &u32| {

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use reunion_model::Reason;
 use reunion_model::threads::on_all_cores;
+use reunion_model::{Decision, Reason};
 
 use super::apart::{Apart, Constraints};
-use super::decided::Decided;
+use super::decided::Decisions;
 use super::keys::{KeyColumns, KeyRow, Rule};
 use super::phones::{Hints, Holders};
 use super::{HASHES_PER_THREAD_MIN, IdentityConfig};
@@ -42,7 +42,7 @@ pub(super) fn join(
     resolved: &Resolved,
     config: &IdentityConfig,
     lookup: &Lookup,
-    decided: &Decided,
+    decided: &[Decision],
     reasons: &mut [u8],
 ) -> Result<Sets, StateError> {
     let usable = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE && reasons[*record] == 0);
@@ -100,10 +100,10 @@ impl Nodes<'_> {
 }
 
 /// For each node a number below the second value that says which set it is of.
-fn roots(nodes: &Nodes, config: &IdentityConfig, decided: &Decided, holders: usize) -> (Vec<u32>, usize) {
+fn roots(nodes: &Nodes, config: &IdentityConfig, decided: &[Decision], holders: usize) -> (Vec<u32>, usize) {
     let rules = nodes.keys.rules.iter().filter(|rule| !rule.is_phone() && nodes.keys.may_join(rule)).collect::<Vec<_>>();
     let joins_by_phone = nodes.keys.rules.iter().any(Rule::is_phone);
-    let decisions = decided.of_nodes(nodes);
+    let decisions = Decisions::new(decided, nodes);
     // Where nothing but the phone joins records, a holder is a set.
     if joins_by_phone && rules.is_empty() && decisions.is_empty() {
         return (nodes.holders.to_vec(), holders);

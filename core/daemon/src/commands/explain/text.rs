@@ -1,11 +1,10 @@
 //! An explanation for people.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use crate::run::short;
 
+use super::super::lines::{line, list, word};
 use super::super::members::line_of_member;
 
 /// The document as text.
@@ -113,18 +112,6 @@ fn task(text: &mut String, task: &Value) {
     let why = if why.is_empty() { String::new() } else { format!(": {}", why.join(": ")) };
     let (id, campaign) = (word(&task["task_id"]), word(&task["campaign"]));
     line(text, &format!("  task {} of {campaign}: {} since {}{why}", short(id), word(&task["state"]), word(&task["changed"])));
-}
-
-fn line(text: &mut String, line: &str) {
-    let _ = writeln!(text, "{line}");
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 fn words(value: &Value) -> String {

@@ -1,8 +1,8 @@
 //! Orders about members, and what they came to, for people.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
+
+use super::super::lines::{line, list, word};
 
 /// Rows of a member that are shown by name; the rest are counted.
 const ROWS_SHOWN_MAX: usize = 8;
@@ -96,18 +96,6 @@ fn rows(of: &Value) -> String {
         shown.push(format!("and {} more", all.len() - ROWS_SHOWN_MAX));
     }
     shown.join(", ")
-}
-
-fn line(text: &mut String, line: &str) {
-    let _ = writeln!(text, "{line}");
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn word(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
