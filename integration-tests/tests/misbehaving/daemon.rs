@@ -135,7 +135,9 @@ fn a_daemon_whose_components_fail_again_and_again_does_the_work_of_the_others() 
     });
     for component in &failing {
         let state = of(&status, component)["state"].as_str().unwrap();
-        assert!(state.starts_with("failed: ") || state.starts_with("running"), "{component}: {state}");
+        // The last is so where a run that had it too, and no failure, has just ended.
+        let is_possible = ["failed: ", "running", "not needed now"].iter().any(|possible| state.starts_with(possible));
+        assert!(is_possible, "{component}: {state}");
     }
     for component in ["channels.list", "channels.floods"] {
         let state = of(&status, component)["state"].as_str().unwrap();

@@ -244,13 +244,15 @@ pub(crate) enum ScanError {
 
 /// Looks at a library in a process that does nothing else.
 pub(crate) fn scan(worker: &Path, kind: PluginKind, name: &str, library: &Path) -> Result<Manifest, ScanError> {
+    let until = Instant::now() + SCAN_WITHIN;
     let (process, mut stream) = Process::start(worker, None, |_| ()).map_err(ScanError::System)?;
     Process::watch_scan(&process).map_err(ScanError::System)?;
     let scan = Scan { kind, name: name.to_owned(), library: library.to_owned() };
     let scan = serde_json::to_vec(&scan).map_err(|error| ScanError::System(error.into()))?;
     let asked = stream.set_read_timeout(Some(SCAN_WITHIN)).and_then(|()| wire::write(&mut stream, Kind::Scan, 0, &scan));
     let answer = asked.map_err(|error| error.to_string()).and_then(|()| wire::read(&mut stream).map_err(|error| error.to_string()));
-    let status = process.wait(if answer.is_ok() { Duration::from_secs(1) } else { Duration::from_millis(200) });
+    // One that crashes closes its socket first; on a busy machine it is a while until it has ended.
+    let status = process.wait(if answer.is_ok() { Duration::from_secs(1) } else { until.saturating_duration_since(Instant::now()) });
     let answer = answer.ok().filter(|frame| frame.kind == Kind::Scanned);
     match answer.and_then(|frame| serde_json::from_slice::<Result<Manifest, String>>(&frame.payload).ok()) {
         Some(answer) => answer.map_err(ScanError::Refused),
