@@ -73,7 +73,7 @@ impl Dump {
         let generation = people.open(&reference)?;
         self.files = generation.manifest().files().map(|file| file.path.clone()).collect();
         let records = generation.sources().map(|source| format!("records/{source}"));
-        let tables = ["members", "assignments", "tags", "forwards"].map(str::to_owned);
+        let tables = ["members", "assignments", "tags", "forwards", "holders"].map(str::to_owned);
         for table in tables.into_iter().chain(records.collect::<Vec<_>>()) {
             for part in generation.live(&table, None)? {
                 rows(&part?.batch, |row| self.add(&table, row))?;

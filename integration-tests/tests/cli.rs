@@ -83,6 +83,67 @@ fn explain_tells_where_each_value_comes_from() {
 }
 
 #[test]
+fn explain_says_why_a_key_in_common_joins_nobody() {
+    let header = format!("{HEADER},unionid,card_no\n");
+    let phone = |at: usize| format!("1380013800{at}");
+    let card = |at: usize, unionid: &str, card: &str| format!("{},{unionid},{card}\n", row(&format!("C{at}"), &phone(at), "甲", "S1"));
+    // A card of the till's on three rows, one that is blocked on two, and a unionid of two people with other cards.
+    let rows = [
+        card(1, "u1", "88001"),
+        card(2, "u1", "88002"),
+        card(3, "", "99"),
+        card(4, "", "99"),
+        card(5, "", "7"),
+        card(6, "", "7"),
+        card(7, "", "7"),
+    ];
+    let mut retailer = Retailer::by_hand(&format!("{header}{}", rows.concat()));
+    let limits = "unionid = { values_max = 1 }\ncard_no = { records_max = 2, values_max = 1, blocked = [\"99\"] }";
+    let identity = format!("[identity]\nkeys = [\"phone\", \"unionid\", \"card_no\"]\n[identity.limits]\n{limits}\n\n[tags.dormant]");
+    retailer.edit_config("[tags.dormant]", &identity);
+    let report = retailer.once();
+    assert_eq!(count(&report, "/members/total"), 7, "{report:#}");
+    let not_used = |retailer: &Retailer, at: usize| retailer.json(&["explain", &phone(at)])["members"][0]["not_used"].clone();
+    let of = |at: usize| json!([{ "source": "pos", "record_id": format!("C{at}"), "updated_at": "2025-01-02T03:04:05Z" }]);
+    let other = retailer.json(&["explain", &phone(2)])["members"][0]["member_id"].clone();
+    assert_eq!(
+        not_used(&retailer, 1),
+        json!([{
+            "columns": ["unionid"], "values": ["u****"], "rows": of(1), "why": "values_max", "column": "card_no", "count": 2, "max": 1,
+            "config": "identity.limits.card_no.values_max", "member_id": other, "count_there": 1
+        }])
+    );
+    let config = |key: &str| format!("identity.limits.card_no.{key}");
+    assert_eq!(
+        not_used(&retailer, 3),
+        json!([{ "columns": ["card_no"], "values": ["9****"], "rows": of(3), "why": "blocked", "column": "card_no", "config": config("blocked") }])
+    );
+    assert_eq!(
+        not_used(&retailer, 5),
+        json!([{ "columns": ["card_no"], "values": ["****"], "rows": of(5), "why": "too_common", "column": "card_no", "count": 3, "max": 2,
+            "config": config("records_max") }])
+    );
+    let text = retailer.run(&["explain", &phone(5)]).exits(0).stdout;
+    assert!(text.contains("3 rows have it, and a value on more than 2 is nobody's ([identity.limits.card_no] records_max)"), "{text}");
+    // The same three on one number: they are joined by the number, and not by the card.
+    let rows = (1..4).map(|at| format!("{},,7\n", row(&format!("C{at}"), &phone(1), "甲", "S1"))).collect::<String>();
+    retailer.write("pos.csv", &format!("{header}{rows}"));
+    retailer.once();
+    let member = retailer.json(&["explain", &phone(1)])["members"][0].clone();
+    assert_eq!(
+        (member["rows"][0]["joined_by"].as_array().map(Vec::len), member["not_used"][0]["why"].as_str()),
+        (Some(1), Some("too_common"))
+    );
+    // What a run has not taken in yet is said to be so.
+    assert_eq!(member["rules_changed"], false);
+    retailer.edit_config("records_max = 2", "records_max = 50");
+    let member = retailer.json(&["explain", &phone(1)])["members"][0].clone();
+    assert_eq!((&member["rules_changed"], &member["not_used"]), (&json!(true), &json!([])));
+    let text = retailer.run(&["explain", &phone(1)]).exits(0).stdout;
+    assert!(text.contains("who is who was decided by other rules"), "{text}");
+}
+
+#[test]
 fn a_member_who_was_merged_is_found_under_both_ids() {
     let header = format!("{HEADER},unionid\n");
     let [one, two] = [row("C1", "13800138001", "甲", "S1"), row("C2", "13800138002", "甲", "S1")];

@@ -532,3 +532,70 @@ fn a_channel_that_hears_of_another_number_ends_the_open_task_before_it_is_sent()
     assert_eq!(handed_out(&retailer), [(8, 1), (9, 1)].map(|(at, times)| (phone(at), times)).into());
     assert_eq!(states(&retailer, 1), json!([["refused", "suppressed"]]));
 }
+
+/// The export of numbers that were another person's: who had them, who has them since, and the former holders' cards
+/// with a later number, `100 + n`, as far as they are asked for.
+fn of_recycled(count: usize, [former, present, later]: [bool; 3]) -> String {
+    let card = |id: &str, phone: &str, name: &str, times: [&str; 3], unionid: &str| {
+        let [created, updated, ordered] = times.map(|day| format!("{day}T03:04:05Z"));
+        format!("{id},{phone},{name},S1,{created},{updated},{ordered},2,300.00,{unionid}\n")
+    };
+    let rows = (0..count).flat_map(|at| {
+        let unionid = format!("u{at}");
+        let [had, has, moved] = ["A", "B", "C"].map(|kind| format!("{kind}{at}"));
+        [
+            (former, card(&had, &phone(at), "张三", ["2023-01-02", "2025-01-02", "2025-01-02"], &unionid)),
+            (present, card(&has, &phone(at), "李四", ["2026-01-20", "2026-02-01", "2026-02-01"], "")),
+            (later, card(&moved, &phone(100 + at), "张三", ["2024-01-02", "2025-01-03", "2025-01-02"], &unionid)),
+        ]
+    });
+    format!("{HEADER},unionid\n{}", rows.filter(|(wanted, _)| *wanted).map(|(_, row)| row).collect::<String>())
+}
+
+#[test]
+fn who_gets_a_number_that_was_another_persons_is_drawn_anew() {
+    const NUMBERS: usize = 12;
+    let mut retailer = Retailer::by_hand(&of_recycled(NUMBERS, [true, false, false]));
+    retailer.edit_config("[tags.dormant]", "[identity]\nkeys = [\"phone\", \"unionid\"]\n\n[tags.dormant]");
+    retailer.edit_config("holdout = 0.0", "holdout = 0.5\ntouches_max = 9\ngap_days = 7\nper_store_per_day_max = 1000");
+    // Of numbers from the one given on, those that a run left out, though all are in the audience.
+    let mut run = |kinds: [bool; 3], holdout: [&str; 2]| {
+        retailer.pass_days(40);
+        retailer.write("pos.csv", &of_recycled(NUMBERS, kinds));
+        retailer.touch("pos.csv");
+        retailer.edit_config(&format!("holdout = {}", holdout[0]), &format!("holdout = {}", holdout[1]));
+        let before = handed_out(&retailer);
+        let report = retailer.once();
+        assert_sums(&report);
+        let after = handed_out(&retailer);
+        let left_out = |from: usize| -> BTreeSet<usize> {
+            (0..NUMBERS).filter(|at| before.get(&phone(from + at)) == after.get(&phone(from + at))).collect()
+        };
+        (left_out(0), left_out(100), report)
+    };
+    let (former, _, report) = run([true, false, false], ["0.5", "0.5"]);
+    assert_eq!(count(&report, "/campaigns/warm-add/held_out"), former.len() as u64, "{report:#}");
+    assert!((1..NUMBERS).contains(&former.len()), "{former:?}");
+    let (present, _, report) = run([true, true, false], ["0.5", "0.5"]);
+    assert_eq!(count(&report, "/sources/pos/quarantined/phone_recycled"), NUMBERS as u64, "{report:#}");
+    assert_eq!(count(&report, "/campaigns/warm-add/held_out"), present.len() as u64);
+    assert_ne!(present, former, "another person is drawn anew");
+    // Nobody else is drawn: who was held out stays so, each for himself, the former holder at a later number too.
+    let all = BTreeSet::from_iter(0..NUMBERS);
+    let drawn = |from: usize, is: &BTreeSet<usize>| is.iter().map(|at| phone(from + at)).collect::<BTreeSet<_>>();
+    for kinds in [[true, true, true], [false, true, true], [false, true, false]] {
+        let holdout = if kinds[0] { ["0.5", "0.0"] } else { ["0.0", "0.0"] };
+        let (at_number, at_later, report) = run(kinds, holdout);
+        assert_eq!(drawn(0, &at_number), drawn(0, &present), "{kinds:?}: {report:#}");
+        assert_eq!(drawn(100, &at_later), drawn(100, if kinds[2] { &former } else { &all }), "{kinds:?}: {report:#}");
+    }
+    // The number in common is explained.
+    run([true, true, true], ["0.0", "0.0"]);
+    let [was, is] = [100, 0].map(|at| retailer.json(&["explain", &phone(at)])["members"].clone());
+    let is = is.as_array().and_then(|members| members.iter().find(|of| of["member_id"] != was[0]["member_id"])).expect("another member");
+    let expected = json!({ "columns": ["phone"], "values": ["138****0000"], "why": "recycled", "member_id": is["member_id"], "count_there": 1,
+        "config": "identity.shared_phone.recycled_after_days" });
+    let mut found = was[0]["not_used"][0].clone();
+    found.as_object_mut().expect("an entry").remove("rows");
+    assert_eq!((found, &is["not_used"][0]["why"]), (expected, &json!("recycled")));
+}

@@ -381,6 +381,70 @@ pub enum MembersCommand {
         #[command(flatten)]
         order: OrderArgs,
     },
+    /// Probable duplicates, where keys cannot decide and people can
+    #[command(subcommand)]
+    Review(ReviewCommand),
+}
+
+/// `members review …`.
+#[derive(Debug, Subcommand)]
+pub enum ReviewCommand {
+    /// List pairs of members that are probably one person and that nobody has decided about, with the reasons
+    Ls(ReviewLsArgs),
+    /// These pairs are one person each
+    Accept(ReviewAnswerArgs),
+    /// These pairs are two people each, whatever keys their rows share
+    Reject(ReviewAnswerArgs),
+    /// Merge pairs by their scores alone, as far as the pairs accepted and rejected so far show that scores are right
+    Merge(ReviewMergeArgs),
+}
+
+/// `members review ls`.
+#[derive(Debug, Clone, Args)]
+pub struct ReviewLsArgs {
+    /// Pairs of this probability or more
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.9, value_parser = parse_probability)]
+    pub probability_min: f64,
+    /// Pairs of less than this probability
+    #[arg(long, value_name = "PROBABILITY", value_parser = parse_probability)]
+    pub probability_max: Option<f64>,
+    /// In no order instead of the most probable first, to see what pairs are like in general
+    #[arg(long)]
+    pub sample: bool,
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub limit: u32,
+}
+
+/// `members review accept|reject`.
+#[derive(Debug, Clone, Args)]
+pub struct ReviewAnswerArgs {
+    /// The pairs, as `members review ls` names them
+    #[arg(value_name = "PAIR", required = true)]
+    pub pairs: Vec<String>,
+    /// Why; kept with the decision beside what the score says, with numbers of eleven and more digits masked
+    #[arg(long, value_name = "TEXT", value_parser = parse_why)]
+    pub why: Option<String>,
+    /// Say what would be decided; store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `members review merge`.
+#[derive(Debug, Clone, Args)]
+pub struct ReviewMergeArgs {
+    /// How large a share of merged pairs must be one person, as reviews have to show with a confidence of 95 %
+    #[arg(long, value_name = "SHARE", default_value_t = 0.99, value_parser = parse_probability)]
+    pub precision_min: f64,
+    /// How many pairs at most
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub limit: u32,
+    /// Why; kept with the decisions beside what the scores say, with numbers of eleven and more digits masked
+    #[arg(long, value_name = "TEXT", value_parser = parse_why)]
+    pub why: Option<String>,
+    /// Say what would be merged; store nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What every order of `members` takes.
@@ -474,6 +538,11 @@ pub enum KeyEncoding {
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "a time is RFC 3339 with an offset, such as 2026-03-25T06:00:00+08:00".to_owned())
+}
+
+fn parse_probability(text: &str) -> Result<f64, String> {
+    let probability = text.parse().ok().filter(|probability| (0.5..1.0).contains(probability));
+    probability.ok_or_else(|| "between 0.5 and 1, such as 0.99".to_owned())
 }
 
 fn parse_why(text: &str) -> Result<String, String> {

@@ -6,7 +6,9 @@ create table decisions (
     kind text not null check (kind in ('same', 'apart')),
     left_records bytea not null check (length(left_records) >= 16 and length(left_records) % 16 = 0),
     right_records bytea not null check (length(right_records) >= 16 and length(right_records) % 16 = 0),
-    source text not null check (source in ('operator', 'review')),
+    source text not null check (source in ('operator', 'review', 'score')),
+    -- Thousandths of a bit for one person, where the decision is about a probable duplicate.
+    weight_millibits bigint,
     made_us bigint not null,
     made_by text not null,
     why text not null,

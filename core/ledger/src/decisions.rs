@@ -21,6 +21,8 @@ pub struct NewDecision {
     pub decision: Decision,
     /// What led to it.
     pub source: DecisionSource,
+    /// The score of the pair that it is about, in thousandths of a bit for one person; none where it had none.
+    pub weight_millibits: Option<i64>,
     /// When.
     pub made_us: i64,
     /// Who decided.
@@ -42,6 +44,8 @@ pub struct DecisionRecord {
     pub decision: Decision,
     /// What led to it.
     pub source: DecisionSource,
+    /// The score of the pair that it is about, in thousandths of a bit for one person.
+    pub weight_millibits: Option<i64>,
     /// When.
     pub made_us: i64,
     /// Who decided.
@@ -66,7 +70,7 @@ pub struct Withdrawal {
 }
 
 const DECISION: &str = "select decision_id, kind, left_records, right_records, seq, source, made_us, made_by, why, \
-     lifted_seq, lifted_us, lifted_by, lifted_why from decisions";
+     lifted_seq, lifted_us, lifted_by, lifted_why, weight_millibits from decisions";
 
 impl Ledger {
     /// Records decisions that belong together, all or none, in their order. They hold from the next run on.
@@ -135,9 +139,10 @@ impl Tx {
     async fn decide(&mut self, new: &NewDecision) -> Result<()> {
         let seq = self.raise("facts", 1).await?;
         let Decision { id, kind, left, right } = &new.decision;
-        let sql = "insert into decisions (seq, decision_id, kind, left_records, right_records, source, made_us, made_by, why) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-        let values = args![seq, *id, kind.name(), &left[..], &right[..], new.source.name(), new.made_us, &new.made_by, &new.why];
+        let sql = "insert into decisions (seq, decision_id, kind, left_records, right_records, source, made_us, made_by, why, \
+             weight_millibits) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let (source, weight) = (new.source.name(), new.weight_millibits);
+        let values = args![seq, *id, kind.name(), &left[..], &right[..], source, new.made_us, &new.made_by, &new.why, weight];
         self.execute(sql, values)
             .await
             .map_err(|error| if is_duplicate(&error) { LedgerError::Exists { what: "decision", name: id.to_string() } } else { error })?;
@@ -186,6 +191,7 @@ fn read_record(row: &Row) -> Result<DecisionRecord> {
         seq: row.unsigned(4)?,
         decision: read_decision(row)?,
         source: row.word(5, "a decision's source", DecisionSource::from_name)?,
+        weight_millibits: row.int_or_null(13)?,
         made_us: row.int(6)?,
         made_by: row.text(7)?,
         why: row.text(8)?,

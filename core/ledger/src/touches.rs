@@ -61,7 +61,8 @@ impl ArmKind {
 pub struct Arm {
     /// The campaign.
     pub campaign: String,
-    /// The contact point.
+    /// The contact point. Of a number that came to somebody else, each later holder has one of its own here, which
+    /// is no phone's.
     pub contact: ContactId,
     /// The side.
     pub arm: ArmKind,

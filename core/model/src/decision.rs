@@ -45,17 +45,20 @@ pub enum DecisionSource {
     Operator,
     /// An operator's answer to a probable duplicate.
     Review,
+    /// The score of a probable duplicate alone, by an operator's order to merge by scores.
+    Score,
 }
 
 impl DecisionSource {
     /// Every source.
-    pub const ALL: [Self; 2] = [Self::Operator, Self::Review];
+    pub const ALL: [Self; 3] = [Self::Operator, Self::Review, Self::Score];
 
     /// The word in the ledger and in documents.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::Review => "review",
+            Self::Score => "score",
         }
     }
 

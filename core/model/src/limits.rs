@@ -38,6 +38,9 @@ pub const CALLBACKS_AT_ONCE_MAX: usize = 4;
 pub const DECISION_RECORDS_MAX: usize = 1_000;
 /// Characters of the reason that an operator gives for a decision.
 pub const DECISION_WHY_CHARS_MAX: usize = 500;
+/// Probable duplicates that are kept for people to look at, the most probable ones: some megabytes, and more than anybody
+/// gets through.
+pub const REVIEW_PAIRS_MAX: usize = 20_000;
 /// Characters of one rendered message.
 pub const MESSAGE_CHARS_MAX: usize = 4_000;
 /// Cancel takes effect within this time; a source or channel looks at the flag at least this often.

@@ -5,6 +5,8 @@
 //! one who was neither is drawn again in the next run, with the same hash. So a share that is raised
 //! later never moves anybody who was contacted into the control group, and one that is lowered never
 //! contacts anybody who was held out.
+//!
+//! Of a number that came to somebody else, each holder has its own contact point here: see [`crate::holder`].
 
 use std::collections::HashMap;
 

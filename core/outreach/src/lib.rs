@@ -9,6 +9,7 @@
 //! - [`gates`]: the checks between an audience and a task.
 //! - [`person`]: what counts of a person who has several contact points.
 //! - [`arm`]: the control group.
+//! - [`holder`]: whose arm it is, where a number came to somebody else.
 //! - [`plan`]: one run's tasks, and the gate that stopped each of the others ([`decisions`]).
 //! - [`regate`]: the gates again, when people change and when a task is about to be sent.
 //! - [`dispatch`]: which tasks go together, and when.
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod decisions;
 pub mod dispatch;
 pub mod gates;
+pub mod holder;
 pub mod members;
 pub mod message;
 pub mod person;
@@ -32,6 +34,7 @@ pub use campaign::{Campaign, CampaignError, TaskColumn, Window};
 pub use decisions::Decisions;
 pub use dispatch::{group_key, may_send_at};
 pub use gates::Touches;
+pub use holder::Holders;
 pub use members::{Members, MembersError};
 pub use message::{RenderError, Template, TemplateError};
 pub use person::Suppressed;

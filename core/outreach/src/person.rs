@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use reunion_model::ContactId;
+use reunion_model::{ContactId, MemberId};
 
 use crate::arm::Arm;
 use crate::gates::Touches;
+use crate::holder::Holders;
 
 /// Contact points that are not to be contacted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,21 +48,25 @@ impl Past<'_> {
     }
 
     /// The person's arm: control where one contact point is in the control group, and treatment where one was
-    /// contacted; none where nothing was drawn yet.
-    pub fn arm(&self, contact: ContactId, others: &[ContactId]) -> Option<Arm> {
+    /// contacted; none where nothing was drawn yet. Of a number that others have or had, it is what was drawn for this
+    /// person; who was contacted there is not known.
+    pub fn arm(&self, holders: &Holders, member: MemberId, contact: ContactId, others: &[ContactId]) -> Option<Arm> {
         let all = || std::iter::once(&contact).chain(others);
         let was_touched = |contact: &ContactId| {
             let touches = self.at(*contact);
             touches.touches > 0 || touches.in_progress
         };
-        let drawn = all().filter_map(|contact| self.arms.get(contact)).max().copied();
-        drawn.or_else(|| all().any(was_touched).then_some(Arm::Treatment))
+        let drawn = all().flat_map(|contact| holders.arms_at(member, contact)).filter_map(|own| self.arms.get(own)).max().copied();
+        let own = || all().filter(|contact| !holders.is_shared(member, **contact));
+        drawn.or_else(|| own().any(was_touched).then_some(Arm::Treatment))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::lookup;
+    use reunion_model::{Phone, RecordKey};
 
     fn contact(number: u128) -> ContactId {
         ContactId::from_u128(number)
@@ -96,10 +101,38 @@ mod tests {
         let arms = HashMap::from([(contact(1), Arm::Control), (contact(2), Arm::Treatment)]);
         let touches = HashMap::from([(contact(3), Touches { touches: 1, ..Touches::default() })]);
         let past = Past { touches: &touches, arms: &arms };
-        assert_eq!(past.arm(contact(2), &[contact(1)]), Some(Arm::Control));
-        assert_eq!(past.arm(contact(4), &[contact(2)]), Some(Arm::Treatment));
-        assert_eq!(past.arm(contact(4), &[contact(3)]), Some(Arm::Treatment));
-        assert_eq!(past.arm(contact(3), &[contact(1)]), Some(Arm::Control));
-        assert_eq!(past.arm(contact(4), &[]), None);
+        let arm = |contact, others: &[ContactId]| past.arm(&Holders::default(), MemberId::default(), contact, others);
+        assert_eq!(arm(contact(2), &[contact(1)]), Some(Arm::Control));
+        assert_eq!(arm(contact(4), &[contact(2)]), Some(Arm::Treatment));
+        assert_eq!(arm(contact(4), &[contact(3)]), Some(Arm::Treatment));
+        assert_eq!(arm(contact(3), &[contact(1)]), Some(Arm::Control));
+        assert_eq!(arm(contact(4), &[]), None);
+    }
+
+    #[test]
+    fn an_arm_does_not_pass_from_one_holder_of_a_number_to_the_next() {
+        let (lookup, number) = (lookup(), |number: u64| Phone::from_china_mobile(13_900_000_000 + number));
+        let contacts = [1, 2, 3].map(|at| lookup.contact(number(at)));
+        let [was, is, both, nobodys] = [1, 2, 3, 4].map(MemberId::from_u128);
+        let record = Some(RecordKey::from_u128(7));
+        let held = [(was, None), (is, record), (both, None), (both, record)];
+        let holders = Holders::new(&lookup, held.map(|(member, record)| (member, number(1), record)));
+        let own = holders.arms_at(is, &contacts[0])[0];
+        let touches = HashMap::from([(contacts[0], Touches { touches: 1, ..Touches::default() })]);
+        let arms_of = |arms: &[(ContactId, Arm)], member, contact: ContactId, others: &[ContactId]| {
+            Past { touches: &touches, arms: &HashMap::from_iter(arms.iter().copied()) }.arm(&holders, member, contact, others)
+        };
+        let (control, treatment) = (Some(Arm::Control), Some(Arm::Treatment));
+        let former = [(contacts[0], Arm::Control)];
+        assert_eq!(arms_of(&former, is, contacts[0], &[]), None, "nor does a touch that may have been the other's say anything");
+        assert_eq!(arms_of(&former, was, contacts[1], &contacts[..1]), control, "at a later number too");
+        assert_eq!(arms_of(&former, both, contacts[0], &[]), control, "who is both is held out where one is");
+        assert_eq!(arms_of(&former, nobodys, contacts[0], &[]), control, "of a number that was never another's it is as ever");
+        let present = [(own, Arm::Control), (contacts[0], Arm::Treatment)];
+        assert_eq!(arms_of(&present, is, contacts[0], &[]), control);
+        assert_eq!(arms_of(&present, was, contacts[1], &contacts[..1]), treatment);
+        assert_eq!(arms_of(&present, both, contacts[0], &[]), control);
+        assert_eq!(arms_of(&present[..1], was, contacts[1], &contacts[..1]), None);
+        assert_eq!(arms_of(&[], nobodys, contacts[0], &[]), treatment, "who was contacted is not held out");
     }
 }

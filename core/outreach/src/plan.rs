@@ -28,6 +28,7 @@ use crate::clock;
 use crate::decisions::Decisions;
 use crate::dispatch::group_key;
 use crate::gates::{PermanentFacts, Temporary, Touches, permanent};
+use crate::holder::Holders;
 use crate::members::{Column, Members, MembersError, SOURCE_MASK};
 use crate::message::{RenderError, Template, Values};
 use crate::person::{Past, Suppressed};
@@ -51,6 +52,8 @@ pub struct PlanInput<'a> {
     pub stale_sources: u64,
     /// Contact points that nobody may touch.
     pub suppressed: &'a Suppressed,
+    /// Who holds numbers that came to somebody else.
+    pub holders: &'a Holders,
     /// The campaigns of the run, in the config's order. Those that are off are left out of the plan.
     pub campaigns: &'a [CampaignInput<'a>],
     /// Threads at most.
@@ -66,7 +69,7 @@ pub struct CampaignInput<'a> {
     pub audience: &'a [BooleanArray],
     /// What it has done so far.
     pub touches: &'a HashMap<ContactId, Touches>,
-    /// The arms that are stored.
+    /// The arms that are stored, by the contact points that [`Holders`] has for them.
     pub arms: &'a HashMap<ContactId, Arm>,
     /// Its seed, if it has one.
     pub seed: Option<Seed>,
@@ -102,7 +105,7 @@ pub struct CampaignPlan {
     pub seed: Seed,
     /// Whether the seed has to be stored.
     pub seed_is_new: bool,
-    /// The arms that have to be stored: see [`crate::arm`].
+    /// The arms that have to be stored: see [`crate::arm`]; each under the contact point that [`Holders`] has for it.
     pub new_arms: Vec<(ContactId, Arm)>,
     /// Its tasks.
     pub tasks: Vec<PlannedTask>,
@@ -315,8 +318,8 @@ impl Planner<'_> {
         let candidates = self.permanent(audience);
         let candidates = self.draw(candidates, seed, &mut new_arms);
         let tasks = self.temporary(&candidates)?;
-        let is_new = |task: &&PlannedTask| !of.arms.contains_key(&task.contact);
-        new_arms.extend(tasks.iter().filter(is_new).map(|task| (task.contact, Arm::Treatment)));
+        let places = tasks.iter().map(|task| input.holders.arms_at(task.member_id, &task.contact)[0]);
+        new_arms.extend(places.filter(|place| !of.arms.contains_key(place)).map(|place| (place, Arm::Treatment)));
         self.counts.planned = tasks.len() as u64;
         Ok(CampaignPlan { name: of.campaign.name.clone(), counts: self.counts, seed, seed_is_new: of.seed.is_none(), new_arms, tasks })
     }
@@ -344,14 +347,15 @@ impl Planner<'_> {
 
     /// Those who are not in the control group. Adds its new members to `new_arms`.
     fn draw(&mut self, mut candidates: Vec<Candidate>, seed: Seed, new_arms: &mut Vec<(ContactId, Arm)>) -> Vec<Candidate> {
-        let of = self.of;
+        let (of, holders) = (self.of, self.input.holders);
         candidates.retain(|candidate| {
-            let contact = candidate.contact;
-            let arm = of.past().arm(contact, self.contacts.others(candidate.row));
-            let arm = arm.unwrap_or_else(|| seed.draw(contact, of.campaign.holdout));
+            let (member, contact) = (candidate.member_id, candidate.contact);
+            let place = holders.arms_at(member, &contact)[0];
+            let arm = of.past().arm(holders, member, contact, self.contacts.others(candidate.row));
+            let arm = arm.unwrap_or_else(|| seed.draw(place, of.campaign.holdout));
             if arm == Arm::Control {
-                if of.arms.get(&contact) != Some(&arm) {
-                    new_arms.push((contact, arm));
+                if of.arms.get(&place) != Some(&arm) {
+                    new_arms.push((place, arm));
                 }
                 self.counts.held_out += 1;
                 self.decisions.push(self.index, candidate.member_id, Some(contact), None);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use insta::assert_snapshot;
 use proptest::prelude::*;
-use reunion_model::Purpose;
+use reunion_model::{Purpose, RecordKey};
 
 use super::*;
 use crate::campaign::{TaskColumn, Window};
@@ -24,6 +24,8 @@ struct World {
     touches: HashMap<ContactId, Touches>,
     arms: HashMap<ContactId, Arm>,
     planned_today: HashMap<String, u32>,
+    /// Members with records of a number that came to somebody else.
+    held: Vec<(MemberId, Phone, Option<RecordKey>)>,
     stale_sources: u64,
     rows_per_batch: usize,
     threads: usize,
@@ -39,6 +41,7 @@ impl World {
             touches: HashMap::new(),
             arms: HashMap::new(),
             planned_today: HashMap::new(),
+            held: Vec::new(),
             stale_sources: 0,
             rows_per_batch: 3,
             threads: 1,
@@ -71,6 +74,7 @@ impl World {
             members: &members,
             stale_sources: self.stale_sources,
             suppressed: &self.suppressed,
+            holders: &Holders::new(&lookup(), self.held.iter().copied()),
             campaigns: &campaigns,
             threads: self.threads,
         })
@@ -269,6 +273,7 @@ fn columns_that_do_not_fit_are_named() {
             members: &batches,
             stale_sources: 1,
             suppressed: &Suppressed::default(),
+            holders: &Holders::default(),
             campaigns: &[campaign],
             threads: 1,
         };
@@ -320,6 +325,33 @@ fn who_was_contacted_at_another_number_is_not_held_out() {
     world.persons[0].other_phones = vec![touched];
     world.touches.insert(lookup().contact(touched), Touches { touches: 1, ..Default::default() });
     assert_eq!(ids(&world.plan()), [0]);
+}
+
+#[test]
+fn whoever_gets_a_number_is_drawn_anew_and_stays_drawn() {
+    let mut world = World::of(200);
+    (world.campaign.holdout, world.campaign.touches_max, world.campaign.per_store_per_day_max) = (0.5, 5, 1000);
+    let first = world.plan().campaigns.remove(0);
+    world.arms = first.new_arms.iter().copied().collect();
+    // All numbers are somebody else's now.
+    let phones = world.persons.iter().map(|person| person.phone.expect("one"));
+    let held = phones.clone().zip(&world.persons).map(|(phone, person)| (phone, MemberId::from_u128(person.id)));
+    world.held = held.map(|(phone, member)| (member, phone, Some(RecordKey(member.0)))).collect();
+    let second = world.plan().campaigns.remove(0);
+    let held_out = |plan: &CampaignPlan| {
+        let planned: HashSet<_> = plan.tasks.iter().map(|task| task.contact).collect();
+        phones.clone().map(|phone| lookup().contact(phone)).filter(|contact| !planned.contains(contact)).collect::<HashSet<_>>()
+    };
+    let in_both = held_out(&first).intersection(&held_out(&second)).count();
+    assert!((30..70).contains(&in_both), "{in_both} of 200 are in a half that was drawn twice");
+    assert!(second.new_arms.len() == 200 && second.new_arms.iter().all(|(place, _)| !world.arms.contains_key(place)));
+    // With other shares, and where they had been touched before: each keeps the own arm.
+    world.arms.extend(second.new_arms.iter().copied());
+    for holdout in [0.0, 1.0] {
+        world.campaign.holdout = holdout;
+        let third = world.plan().campaigns.remove(0);
+        assert_eq!((held_out(&third), third.new_arms), (held_out(&second), vec![]));
+    }
 }
 
 fn person() -> impl Strategy<Value = Person> {

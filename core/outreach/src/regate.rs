@@ -12,6 +12,7 @@ use reunion_model::{ContactId, Gate, MemberId, TaskId};
 use crate::arm::Arm;
 use crate::campaign::Campaign;
 use crate::gates::{PermanentFacts, Touches, gap_from, permanent};
+use crate::holder::Holders;
 use crate::members::{Members, MembersError};
 use crate::person::{Past, Suppressed};
 
@@ -43,6 +44,8 @@ pub struct RegateInput<'a> {
     pub forwards: &'a HashMap<MemberId, MemberId>,
     /// Contact points that nobody may touch.
     pub suppressed: &'a Suppressed,
+    /// Who holds numbers that came to somebody else.
+    pub holders: &'a Holders,
     /// Every campaign that the config has, on or off, by name.
     pub campaigns: &'a HashMap<&'a str, RegateCampaign<'a>>,
 }
@@ -57,7 +60,7 @@ pub struct RegateCampaign<'a> {
     pub audience: Option<&'a [BooleanArray]>,
     /// What it has done so far.
     pub touches: &'a HashMap<ContactId, Touches>,
-    /// The arms that are stored, merges taken into account.
+    /// The arms that are stored, merges taken into account, by the contact points that [`Holders`] has for them.
     pub arms: &'a HashMap<ContactId, Arm>,
 }
 
@@ -114,7 +117,7 @@ fn stops(input: &RegateInput<'_>, members: &Members<'_>, rows: &HashMap<MemberId
     }
     let (past, contact) = (Past { touches: of.touches, arms: of.arms }, task.contact);
     let others = members.other_contacts(row, input.lookup);
-    if past.arm(contact, &others) == Some(Arm::Control) {
+    if past.arm(input.holders, members.member_id(row), contact, &others) == Some(Arm::Control) {
         return Some(Gate::Control);
     }
     let touches = past.of_person(contact, &others);
@@ -239,6 +242,7 @@ mod tests {
             members: &members,
             forwards: &forwards,
             suppressed: &suppressed,
+            holders: &Holders::default(),
             campaigns: &campaigns,
         };
         let open = |number: u8, campaign: &str, contact: ContactId, id: u128| OpenTask {
@@ -306,6 +310,7 @@ mod tests {
             members: &members,
             forwards: &HashMap::new(),
             suppressed: &suppressed,
+            holders: &Holders::default(),
             campaigns: &HashMap::from([("warm-add", of)]),
         };
         let open = |number: u8| OpenTask {

@@ -121,7 +121,7 @@ pub fn joined(keys: &[Vec<String>], records: &[(&str, RecordBatch)]) -> Result<V
 }
 
 /// The values of a column as text, in the order of the rows.
-fn values(rows: &Rows, column: &str) -> Result<Vec<Option<String>>, GoldenError> {
+pub(crate) fn values(rows: &Rows, column: &str) -> Result<Vec<Option<String>>, GoldenError> {
     let of_batch = |batch: &Option<&RecordBatch>| -> Result<Option<StringArray>, GoldenError> {
         let array = batch.and_then(|batch| batch.column_by_name(column));
         Ok(array.map(text).transpose()?)
@@ -134,7 +134,7 @@ fn values(rows: &Rows, column: &str) -> Result<Vec<Option<String>>, GoldenError>
     Ok(rows.refs.iter().map(value).collect())
 }
 
-fn origins(rows: &Rows) -> Result<Vec<Origin>, GoldenError> {
+pub(crate) fn origins(rows: &Rows) -> Result<Vec<Origin>, GoldenError> {
     let updated = values(rows, UPDATED_AT)?;
     let origin = |((batch, row), updated_at): (&(u32, u32), Option<String>)| Origin {
         source: rows.sources[*batch as usize].to_owned(),
@@ -150,7 +150,7 @@ fn record_id(records: &RecordBatch, row: usize) -> &str {
 }
 
 /// All records as those of one member, the most recent first.
-fn by_recency<'a>(records: &'a [(&str, RecordBatch)]) -> Result<Rows<'a>, GoldenError> {
+pub(crate) fn by_recency<'a>(records: &'a [(&str, RecordBatch)]) -> Result<Rows<'a>, GoldenError> {
     let mut order = Vec::new();
     for (at, (source, batch)) in records.iter().enumerate() {
         let updated = batch.column_by_name(UPDATED_AT);

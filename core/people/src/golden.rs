@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Identified;
 use crate::rowhash;
-use crate::table::{NONE, sixteens};
+use crate::table::{NONE, StateError, sixteens};
 
 /// One golden column. Stored with each generation, so that what was made can be explained by the rules of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub enum GoldenError {
         /// The row in it.
         row: u32,
     },
+    /// Records whose columns are not what they should be.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A defect of ours.
     #[error("the members could not be put into columns")]
     Arrow(#[from] ArrowError),

@@ -8,7 +8,7 @@
 //! 3. [`scope`]: which records can have another outcome than before.
 //! 4. [`identity`]: which records are one member, and the member's id.
 //! 5. [`golden`]: the member's columns, each by its survivorship rule. [`explain`] says which records
-//!    each value came from.
+//!    each value came from, and [`unused`] which values of keys do not join.
 
 mod cast;
 mod matching;
@@ -27,15 +27,17 @@ pub mod normalise;
 pub mod phone;
 pub mod pull;
 pub mod scope;
+pub mod unused;
 
 pub use explain::{Explained, Joined, Origin, SharedKey, explain, joined};
 pub use golden::{Golden, GoldenColumn, GoldenError, GoldenPlan, Loaded, golden};
 pub use identity::{
-    Identified, IdentityConfig, KeyLimits, Members, PreviousMembers, SharedPhone, SharedPhonePolicy, assignment_schema, identify,
-    index_columns,
+    Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Members, PreviousMembers, SharedPhone, SharedPhonePolicy, assignment_schema,
+    identify, index_columns,
 };
 pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Split, Unit};
 pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
 pub use pull::{Chunk, Deletions, Known, Pull, PullInput, Resolved, SourceCounts};
 pub use scope::{Scope, Settled, key_columns, narrow};
 pub use table::StateError;
+pub use unused::{Census, Fate, Unused, Why, too_many_values};

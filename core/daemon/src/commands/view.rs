@@ -72,6 +72,33 @@ impl<'a> View<'a> {
         concat_batches(&first.schema(), &found).map(Some).doing(|| format!("the table {table} cannot be read"))
     }
 
+    /// These columns of a table, part by part.
+    ///
+    /// # Errors
+    /// Where files cannot be read.
+    pub fn batches(&self, table: &str, columns: &[&str]) -> Result<Vec<RecordBatch>, Failure> {
+        let mut batches = Vec::new();
+        self.each_part(table, columns, |batch| {
+            batches.push(batch.clone());
+            Ok(())
+        })?;
+        Ok(batches)
+    }
+
+    /// Hands over these columns of a table, part by part, so that no more than a part stays in memory.
+    ///
+    /// # Errors
+    /// Where files cannot be read, or the taker's.
+    pub fn each_part(
+        &self,
+        table: &str,
+        columns: &[&str],
+        mut take: impl FnMut(&RecordBatch) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let doing = || format!("the table {table} cannot be read");
+        self.generation.live(table, Some(columns)).doing(doing)?.try_for_each(|part| take(&part.doing(doing)?.batch))
+    }
+
     /// Hands over the rows of a table that are wanted, part by part.
     fn each(
         &self,

@@ -21,6 +21,7 @@ use reunion_rules::TagDelta;
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, now_us};
 
+use super::holders;
 use super::outreach::Outreach;
 use super::people::People;
 use super::report::Report;
@@ -98,6 +99,7 @@ impl<'a> Draft<'a> {
                 writer.delta(&table, RECORD_KEY, restored.iter().cloned()).doing(unwritten)?;
             }
         }
+        holders::write(setup.state.keys.lookup(), writer, people)?;
         writer.delta("forwards", MEMBER_ID, forwards(people)?).doing(unwritten)
     }
 

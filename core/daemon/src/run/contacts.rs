@@ -12,11 +12,13 @@ use reunion_keys::Lookup;
 use reunion_model::phone::from_list;
 use reunion_model::schema::{MEMBER_ID, OTHER_PHONES, PHONE};
 use reunion_model::{ContactId, MemberId, Phone};
+use reunion_outreach::Holders;
 use reunion_rules::LinkedMembers;
 
 use crate::failure::{Doing, Failure};
 use crate::state::State;
 
+use super::holders::holders;
 use super::people::People;
 use super::setup::Setup;
 
@@ -55,7 +57,8 @@ pub fn linked(members: &[RecordBatch], links: &HashSet<ContactId>, lookup: &Look
     members.iter().flat_map(of_batch).collect()
 }
 
-/// For each member that others were joined to, the contact points of all of them, before and after.
+/// For each member that others were joined to, the contact points under which the arms of all of them are kept, before
+/// and after.
 ///
 /// # Errors
 /// Where the head cannot be read.
@@ -63,14 +66,15 @@ pub fn joined(setup: &Setup<'_>, people: &People) -> Result<Vec<Vec<ContactId>>,
     let lookup = setup.state.keys.lookup();
     let into: HashMap<MemberId, MemberId> = people.merges.iter().flat_map(|(from, into)| [(*from, *into), (*into, *into)]).collect();
     let mut joined: HashMap<MemberId, BTreeSet<ContactId>> = HashMap::new();
-    let mut add = |batch: &RecordBatch| {
+    let [before, after] = [&people.held_before, &people.held.all].map(|held| holders(lookup, held));
+    let mut add = |batch: &RecordBatch, holders: &Holders| {
         for (member, contact) in contacts(batch, lookup, |member| into.contains_key(&member)) {
-            joined.entry(into[&member]).or_default().insert(contact);
+            joined.entry(into[&member]).or_default().extend(holders.arms_at(member, &contact));
         }
     };
-    add(&people.dirty);
+    add(&people.dirty, &after);
     if let Some(base) = setup.base() {
-        each_member(base, |batch| add(batch))?;
+        each_member(base, |batch| add(batch, &before))?;
     }
     Ok(joined.into_values().map(|contacts| contacts.into_iter().collect()).collect())
 }

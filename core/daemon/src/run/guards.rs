@@ -139,7 +139,7 @@ impl Guarded {
                 before: before.merged_share,
                 margin: margins.merged_share_margin,
                 what: "of the members would be merged into others",
-                help: "a key column was probably filled with one value for many people, or a key was added",
+                help: "a key column was probably filled with one value for many people, a key was added, or many were merged by `reunion members review`",
             },
             Compared {
                 name: NEW,

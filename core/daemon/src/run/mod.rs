@@ -5,6 +5,7 @@ pub mod campaigns;
 mod commit;
 mod contacts;
 mod guards;
+mod holders;
 mod outreach;
 mod people;
 mod population;
@@ -23,7 +24,9 @@ use reunion_model::threads::both;
 use reunion_model::{MemberId, RunId};
 
 pub use contacts::{linked, members_with, phones, suppressed_since};
+pub use people::identity_config;
 pub use population::{members_of_sources, stored_tags};
+pub use progress::Progress;
 pub use report::{Report, short};
 pub use sources::{StoredSchema, golden_columns, is_stale, true_at};
 

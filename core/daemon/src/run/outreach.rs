@@ -14,6 +14,7 @@ use reunion_outreach::{
 use crate::failure::{Doing, Failure};
 
 use super::contacts;
+use super::holders::holders;
 use super::people::People;
 use super::population::Population;
 use super::setup::Setup;
@@ -65,6 +66,7 @@ pub fn plan(
     let audiences: HashMap<&str, &[BooleanArray]> =
         population.evaluated.audiences.iter().map(|audience| (audience.campaign.as_str(), audience.is_in.as_slice())).collect();
     let suppressed = suppressed(setup);
+    let holders = holders(setup.state.keys.lookup(), &people.held.all);
     let inputs: Vec<CampaignInput<'_>> = setup
         .pipeline_campaigns()
         .map(|campaign| {
@@ -87,6 +89,7 @@ pub fn plan(
         members: &population.members,
         stale_sources: setup.stale_sources(pulled)?,
         suppressed: &suppressed,
+        holders: &holders,
         campaigns: &inputs,
         threads: cores(),
     })
@@ -114,6 +117,7 @@ pub fn plan(
             members: &population.members,
             forwards: &forwards,
             suppressed: &suppressed,
+            holders: &holders,
             campaigns: &regate_campaigns,
         },
         &open,

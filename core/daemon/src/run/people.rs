@@ -11,14 +11,15 @@ use reunion_model::record::own_fields;
 use reunion_model::{Decision, MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
 use reunion_people::{
-    Chunk, GoldenPlan, Identified, IdentityConfig, KeyLimits, Loaded, PreviousMembers, Pull, PullInput, Resolved, Settled, SharedPhone,
-    SharedPhonePolicy, SourceCounts, golden, index_columns, key_columns, narrow,
+    Chunk, GoldenPlan, Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Loaded, PreviousMembers, Pull, PullInput, Resolved,
+    Settled, SharedPhone, SharedPhonePolicy, SourceCounts, golden, index_columns, key_columns, narrow,
 };
 
 use crate::config::{Config, SharedPolicy, types};
 use crate::failure::{Doing, Failure};
 
 use super::guards::{self, Guarded};
+use super::holders;
 use super::pull::{Kept, PulledRows};
 use super::setup::Setup;
 use super::sources::{PulledSources, StoredSchema};
@@ -43,6 +44,9 @@ pub struct People {
     pub merges: Vec<(MemberId, MemberId)>,
     /// New members made of records that left others: from, new.
     pub splits: Vec<(MemberId, MemberId)>,
+    /// Who holds numbers that have had several holders: before the run, and after it.
+    pub held_before: Vec<Held>,
+    pub held: HeldNumbers,
     /// How many members there are.
     pub total: u64,
     /// Of these, how many are new.
@@ -66,6 +70,7 @@ pub struct People {
 /// Who is who, before the columns of members are made.
 pub struct Who {
     identified: Identified,
+    held_before: Vec<Held>,
     guarded: Guarded,
     chunks: Chunks,
     members_outside: u64,
@@ -85,6 +90,7 @@ pub struct Before {
     /// All members.
     everyone: Vec<RecordBatch>,
     forwarded: Vec<MemberId>,
+    held: Vec<Held>,
 }
 
 impl Before {
@@ -102,7 +108,7 @@ impl Before {
         }
         let assignments = table(setup, "assignments", None)?;
         let everyone = table(setup, "members", Some(&PREVIOUS_MEMBER_COLUMNS))?;
-        Ok(Self { identity, schema, anew, chunks, assignments, everyone, forwarded: forwarded(setup)? })
+        Ok(Self { identity, schema, anew, chunks, assignments, everyone, forwarded: forwarded(setup)?, held: holders::read(setup)? })
     }
 }
 
@@ -111,7 +117,7 @@ impl Before {
 /// # Errors
 /// Where a guard refuses, or files cannot be read.
 pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -> Result<Who, Failure> {
-    let Before { identity, schema, anew, mut chunks, assignments, everyone, forwarded } = before;
+    let Before { identity, schema, anew, mut chunks, assignments, everyone, forwarded, held } = before;
     let sources: Vec<String> = setup.schemas.keys().cloned().collect();
     let previous_chunks = chunks.chunks.len();
     let mut pulls = Vec::new();
@@ -166,13 +172,14 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -
     let lost = lost.map(|schema| schema.name.clone()).collect::<Vec<_>>();
     accepted.extend(lost);
     let brings_news = guards::reads_something_new(&pulls, &resolved);
-    let previous = PreviousMembers { members, everyone: &everyone, forwarded: &forwarded };
+    let previous = PreviousMembers { members, everyone: &everyone, forwarded: &forwarded, held: &held };
     let repeated = chunks.repeated(resolved.repeated());
     let identified = reunion_people::identify(resolved, &identity, decisions, lookup, previous, anew == Anew::Members).doing(doing)?;
     let guarded = Guarded::of(&identified, everyone.iter().map(|batch| batch.num_rows() as u64).sum());
     accepted.extend(guarded.check(setup, brings_news)?);
     Ok(Who {
         identified,
+        held_before: held,
         guarded,
         chunks,
         members_outside: scope.map_or(0, |scope| scope.members_outside),
@@ -199,7 +206,7 @@ impl Who {
     /// # Errors
     /// Where files cannot be read.
     pub fn people(self, setup: &Setup<'_>) -> Result<People, Failure> {
-        let Self { identified, guarded, chunks, members_outside, pulls, segments, schema, accepted } = self;
+        let Self { identified, held_before, guarded, chunks, members_outside, pulls, segments, schema, accepted } = self;
         let restored = chunks.restored(setup, &identified)?;
         let full = chunks.full(setup, &identified)?;
         let plan = golden_plan(setup)?;
@@ -218,6 +225,8 @@ impl Who {
             removed: identified.removed,
             merges: identified.merges,
             splits: identified.splits,
+            held_before,
+            held: identified.held,
             pulls,
             segments,
             schema,

@@ -15,6 +15,7 @@ fn new(decision: Decision) -> NewDecision {
     NewDecision {
         decision,
         source: DecisionSource::Operator,
+        weight_millibits: None,
         made_us: T0,
         made_by: "li".into(),
         why: "two cards of one person".into(),
@@ -33,7 +34,8 @@ pub async fn decisions_are_kept_and_withdrawn(world: World) {
     let ledger = world.open().await;
     let same = merge(&ledger, 1, &[1, 2], &[3]).await;
     let apart = decision(2, DecisionKind::Apart, &[3], &[4]);
-    let by_review = NewDecision { source: DecisionSource::Review, made_us: T0 + SECOND, ..new(apart.clone()) };
+    let by_review =
+        NewDecision { source: DecisionSource::Review, weight_millibits: Some(-12_345), made_us: T0 + SECOND, ..new(apart.clone()) };
     ledger.decide(std::slice::from_ref(&by_review)).await.unwrap();
     let facts = ledger.facts().await.unwrap();
     assert_eq!((facts.seq, facts.decisions), (2, vec![same.clone(), apart.clone()]));
@@ -41,6 +43,7 @@ pub async fn decisions_are_kept_and_withdrawn(world: World) {
     assert_eq!((first.seq, &first.decision, first.source, first.withdrawn), (1, &same, DecisionSource::Operator, None));
     assert_eq!((first.made_us, first.made_by.as_str(), first.why.as_str()), (T0, "li", "two cards of one person"));
     assert_eq!((second.seq, second.source, second.made_us), (2, DecisionSource::Review, T0 + SECOND));
+    assert_eq!((first.weight_millibits, second.weight_millibits), (None, Some(-12_345)));
 
     assert!(ledger.withdraw(same.id, "members a, b", "wang", "a mistake", T0 + 2 * SECOND).await.unwrap());
     assert!(!ledger.withdraw(same.id, "members a, b", "wang", "again", T0 + 3 * SECOND).await.unwrap());

@@ -84,6 +84,7 @@ pub struct Made {
     /// Of each row the person.
     pub people: Vec<usize>,
     /// Of each row what is wrong with it; `None` for a person's first row.
+    #[allow(dead_code, reason = "only the tests of the crate ask for it")]
     pub cases: Vec<Option<Case>>,
     /// Of each row the household.
     #[allow(dead_code, reason = "only the benchmark asks for it")]

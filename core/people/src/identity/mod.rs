@@ -6,7 +6,8 @@
 //! 2. Equal values of the configured keys join records (union-find, [`sets`]), and each set of joined records is a
 //!    member. What an operator decided ([`decided`]) comes before all keys, and sets that break a rule are joined
 //!    once more, step by step ([`apart`]).
-//! 3. A member whose phone is somebody else's now is set aside: nobody can be reached there.
+//! 3. A member whose phone is somebody else's now is set aside: nobody can be reached there. Of each number that has had
+//!    several holders is kept which of them a member is ([`held`]), for what must not pass from one to the next.
 //! 4. Each set takes its id ([`ids`]). A member keeps its id while its records change. Of several members that are
 //!    joined, the one founded first keeps its id and the others are forwarded to it. Of a member that is split, the
 //!    part with most of its records keeps the id. A new member's id is a keyed hash of its founding record (the
@@ -18,6 +19,7 @@
 
 mod apart;
 mod decided;
+mod held;
 mod ids;
 mod keys;
 mod phones;
@@ -37,11 +39,14 @@ use crate::matching::KeySet;
 use crate::pull::{Resolved, SourceCounts};
 use crate::table::{NONE, StateError, all_sixteen, byte_reason, sixteens, sixteens_of};
 
+pub use held::{Held, HeldNumbers};
 use ids::{Ids, assign_ids};
 pub(crate) use keys::{KeyColumns, KeyRow, Rule};
 use sets::Sets;
 
 const MEMBERS: &str = "members";
+/// What a run comes to beside who is who, which everybody has to be decided anew for: 2 since it keeps who holds a number.
+const TERMS: u32 = 2;
 /// Ids or hashes made by one thread at the least, since a thread costs as much as a few hundred.
 const HASHES_PER_THREAD_MIN: usize = 4096;
 
@@ -126,7 +131,7 @@ impl IdentityConfig {
     /// All that decides who is who beside the records and decisions, as a text that changes with it: assignments
     /// that were made on other terms have to be made anew. This program's version is part of it.
     pub fn terms(&self) -> String {
-        format!("{} {self:?}", env!("CARGO_PKG_VERSION"))
+        format!("{} {TERMS} {self:?}", env!("CARGO_PKG_VERSION"))
     }
 
     /// The columns that keys name, each once.
@@ -174,6 +179,8 @@ pub struct PreviousMembers<'a> {
     pub everyone: &'a [RecordBatch],
     /// Ids that were forwarded to others, ever.
     pub forwarded: &'a [MemberId],
+    /// [`HeldNumbers::all`] of everyone.
+    pub held: &'a [Held],
 }
 
 impl PreviousMembers<'_> {
@@ -220,6 +227,8 @@ pub struct Identified {
     pub merges: Vec<(MemberId, MemberId)>,
     /// New members made of records that left others: from, new.
     pub splits: Vec<(MemberId, MemberId)>,
+    /// Who holds numbers that have had several holders.
+    pub held: HeldNumbers,
 }
 
 /// Members, one value each in every column.
@@ -301,7 +310,7 @@ pub fn identify(
     recompute: bool,
 ) -> Result<Identified, StateError> {
     let mut reasons = resolved.reason.clone();
-    let sets = sets::join(&resolved, config, lookup, decisions, &mut reasons)?;
+    let sets = sets::join(&resolved, config, lookup, decisions, &held::Known::new(previous.held), &mut reasons)?;
     resolved.count(&reasons);
     let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, lookup, previous)?;
     let locate = |row: &u32| {
@@ -313,6 +322,7 @@ pub fn identify(
         || (dirty(&resolved, &sets, &taken_from, recompute), sets.rows.iter().map(locate).collect()),
     );
     let assignments = assignments?;
+    let held = held::held_numbers(&resolved, &sets, &members.ids, &removed, previous.held);
     let settled = resolved.input.settled;
     let live = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE);
     let quarantined = live.clone().filter(|record| reasons[*record] != 0).count() as u64 + settled.quarantined;
@@ -333,6 +343,7 @@ pub fn identify(
         removed,
         merges,
         splits,
+        held,
     })
 }
 
@@ -353,10 +364,7 @@ fn dirty(resolved: &Resolved, sets: &Sets, taken_from: &[u32], recompute: bool) 
 }
 
 fn assignments(resolved: &Resolved, sets: &Sets, ids: &[MemberId], reasons: &[u8]) -> Result<RecordBatch, StateError> {
-    let mut set_of = vec![NONE; resolved.live.len()];
-    for set in 0..sets.len() {
-        sets.records[sets.range(set)].iter().for_each(|record| set_of[*record as usize] = set as u32);
-    }
+    let set_of = sets.of_records(resolved.live.len());
     let differs = |record: usize| {
         let had = (resolved.previous_member[record] != NONE).then(|| resolved.member(resolved.previous_member[record]));
         let has = (set_of[record] != NONE).then(|| ids[set_of[record] as usize]);

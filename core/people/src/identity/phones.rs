@@ -8,6 +8,7 @@ use reunion_keys::Lookup;
 use reunion_model::Reason;
 use reunion_model::threads::on_all_cores;
 
+use super::held::{Known, came_with};
 use super::keys::mixed;
 use super::{SharedPhone, SharedPhonePolicy};
 use crate::numbering::{Numbering, number};
@@ -24,11 +25,13 @@ pub(super) struct Holders {
     pub(super) of: Vec<u32>,
     /// For each holder whether the phone is somebody else's now.
     pub(super) is_former: Vec<bool>,
+    /// Records of phones that have had several holders, and with which record the phone came to theirs.
+    pub(super) held: Vec<(u32, Option<u128>)>,
 }
 
 impl Holders {
     /// Decides who is on each phone, and sets records aside whose phone is nobody's.
-    pub(super) fn new(resolved: &Resolved, hints: &Hints, config: &SharedPhone, usable: &[u32], reasons: &mut [u8]) -> Self {
+    pub(super) fn new(resolved: &Resolved, hints: &Hints, config: &SharedPhone, usable: &[u32], known: &Known, reasons: &mut [u8]) -> Self {
         let phone = |record: &u32| u128::from(resolved.rows.phones[resolved.live[*record as usize] as usize]);
         let Numbering { of, first } = number(&[&usable.iter().map(phone).collect::<Vec<_>>()]);
         let (starts, places) = shared(&of, first.len());
@@ -36,10 +39,16 @@ impl Holders {
             let cards = places[*from as usize..*to as usize].iter().map(|at| hints.card(resolved, usable[*at as usize]));
             judge(&cards.collect::<Vec<_>>(), config)
         });
-        let mut holders = Self { is_former: vec![false; first.len()], of };
+        let mut holders = Self { is_former: vec![false; first.len()], of, held: Vec::new() };
+        let mut turns = BTreeMap::new();
         for ((from, to), judgement) in starts.into_iter().zip(judged) {
-            holders.apply(&places[from as usize..to as usize], usable, &judgement, reasons);
+            let places = &places[from as usize..to as usize];
+            holders.apply(places, usable, &judgement, reasons);
+            if judgement.turns.iter().any(|turn| *turn > 0) {
+                turns.extend(places.iter().copied().zip(judgement.turns));
+            }
         }
+        holders.held = came_with(resolved, usable, &holders.of, &turns, known);
         holders
     }
 
@@ -143,6 +152,8 @@ struct Judgement {
     holders: Vec<Holder>,
     /// For each card its holder, or why it is set aside.
     cards: Vec<Result<u32, Reason>>,
+    /// For each card how often the phone had come to somebody else by then; empty where it never did.
+    turns: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,13 +170,13 @@ fn judge(cards: &[Card], config: &SharedPhone) -> Judgement {
     let one_name = !several && persons.iter().all(Option::is_some);
     let cards_max = if one_name { config.cards_max.max(config.same_name_cards_max) } else { config.cards_max };
     if cards.len() > cards_max as usize {
-        return Judgement { holders: Vec::new(), cards: vec![Err(Reason::SharedPhone); cards.len()] };
+        return Judgement { holders: Vec::new(), cards: vec![Err(Reason::SharedPhone); cards.len()], turns: Vec::new() };
     }
     if !several {
-        return Judgement { holders: vec![Holder::Present], cards: vec![Ok(0); cards.len()] };
+        return Judgement { holders: vec![Holder::Present], cards: vec![Ok(0); cards.len()], turns: Vec::new() };
     }
     let turns = turns(cards, &persons, config.recycled_after_us);
-    part(&persons, &turns, config.policy)
+    part(&persons, turns, config.policy)
 }
 
 /// The person of each card, as far as name and birthday tell; `None` where the card has no name. Birthdays tell
@@ -218,7 +229,7 @@ fn turns(cards: &[Card], persons: &[Option<u128>], recycled_after_us: Option<i64
 }
 
 /// Parts the cards of a phone by turn, and within a turn as the policy says.
-fn part(persons: &[Option<u128>], turns: &[u8], policy: SharedPhonePolicy) -> Judgement {
+fn part(persons: &[Option<u128>], turns: Vec<u8>, policy: SharedPhonePolicy) -> Judgement {
     let last = turns.iter().copied().max().unwrap_or_default();
     let of_turn = |turn: u8| {
         let mut names = (0..persons.len()).filter(|at| turns[*at] == turn).filter_map(|at| persons[at]).collect::<Vec<_>>();
@@ -229,7 +240,7 @@ fn part(persons: &[Option<u128>], turns: &[u8], policy: SharedPhonePolicy) -> Ju
     let names = (0..=last).map(of_turn).collect::<Vec<_>>();
     let mut numbers = BTreeMap::new();
     let mut holders = Vec::new();
-    let cards = persons.iter().zip(turns).map(|(person, turn)| {
+    let cards = persons.iter().zip(&turns).map(|(person, turn)| {
         let several = names[usize::from(*turn)].len() > 1;
         if several && policy == SharedPhonePolicy::Quarantine {
             return Err(Reason::SharedPhoneNames);
@@ -242,7 +253,7 @@ fn part(persons: &[Option<u128>], turns: &[u8], policy: SharedPhonePolicy) -> Ju
         }))
     });
     let cards = cards.collect();
-    Judgement { holders, cards }
+    Judgement { holders, cards, turns }
 }
 
 #[cfg(test)]
@@ -260,7 +271,7 @@ mod tests {
     }
 
     fn judged(cards: &[Card], policy: SharedPhonePolicy) -> Vec<Result<(u32, Holder), Reason>> {
-        let Judgement { holders, cards } = judge(cards, &config(policy));
+        let Judgement { holders, cards, .. } = judge(cards, &config(policy));
         cards.into_iter().map(|card| card.map(|number| (number, holders[number as usize]))).collect()
     }
 

@@ -7,6 +7,7 @@ use reunion_model::{Decision, Reason};
 
 use super::apart::{Apart, Constraints};
 use super::decided::Decisions;
+use super::held::Known;
 use super::keys::{KeyColumns, KeyRow, Rule};
 use super::phones::{Hints, Holders};
 use super::{HASHES_PER_THREAD_MIN, IdentityConfig};
@@ -25,11 +26,22 @@ pub(super) struct Sets {
     pub(super) records: Vec<u32>,
     /// The row that founds each set.
     pub(super) founding: Vec<u32>,
+    /// Records of numbers that have had several holders, and with which record the number came to theirs.
+    pub(super) held: Vec<(u32, Option<u128>)>,
 }
 
 impl Sets {
     pub(super) fn len(&self) -> usize {
         self.founding.len()
+    }
+
+    /// The set of each of so many records; `NONE` where it is in none.
+    pub(super) fn of_records(&self, records: usize) -> Vec<u32> {
+        let mut set_of = vec![NONE; records];
+        for set in 0..self.len() {
+            self.records[self.range(set)].iter().for_each(|record| set_of[*record as usize] = set as u32);
+        }
+        set_of
     }
 
     pub(super) fn range(&self, set: usize) -> Range<usize> {
@@ -43,19 +55,20 @@ pub(super) fn join(
     config: &IdentityConfig,
     lookup: &Lookup,
     decided: &[Decision],
+    known: &Known,
     reasons: &mut [u8],
 ) -> Result<Sets, StateError> {
     let usable = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE && reasons[*record] == 0);
     let mut usable = usable.map(|record| record as u32).collect::<Vec<_>>();
     let hints = Hints::new(resolved.input.chunks, lookup)?;
-    let mut holders = Holders::new(resolved, &hints, &config.shared_phone, &usable, reasons);
+    let mut holders = Holders::new(resolved, &hints, &config.shared_phone, &usable, known, reasons);
     keep(&mut usable, &mut holders.of);
     let keys = KeyColumns::new(resolved.input.chunks, config, lookup)?;
     let nodes = Nodes { resolved, keys: &keys, records: &usable, holders: &holders.of };
     let (mut root_of, roots) = roots(&nodes, config, decided, holders.is_former.len());
     set_aside_former(&nodes, &holders, &mut root_of, roots, reasons);
     keep(&mut usable, &mut root_of);
-    Ok(lay_out(resolved, &usable, &root_of, roots))
+    Ok(Sets { held: holders.held, ..lay_out(resolved, &usable, &root_of, roots) })
 }
 
 /// Drops the records that are set aside: those whose value is `NONE`.
@@ -210,7 +223,7 @@ fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -
         }
         founding.push(set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE));
     }
-    Sets { rows: records.iter().map(row).collect(), starts, records, founding }
+    Sets { rows: records.iter().map(row).collect(), starts, records, founding, held: Vec::new() }
 }
 
 /// Disjoint sets of numbers, joined by size with paths halved.

@@ -168,6 +168,60 @@ fn who_lost_a_number_is_reached_by_another_key() {
     assert_eq!(world.records()["pos/2"], Err("phone_recycled".into()));
 }
 
+/// A number that had no other holder, or the first of several: the record is none.
+fn came(phone: &str, with: Option<&str>) -> (String, Option<String>) {
+    (format!("86{phone}"), with.map(str::to_owned))
+}
+
+#[test]
+fn each_holder_of_a_number_is_known_by_the_record_that_it_came_with() {
+    let mut world = World::merging();
+    let first = with_union(seen("1", A, "张三", 0, 20), "u");
+    let moved = with_union(seen("2", B, "张三", 30, 40), "u").with(|row| row.updated = day(40));
+    world.run(&[snapshot("pos", &[first.clone(), moved.clone()])]);
+    assert_eq!(world.held, [], "nobody else had the number");
+    let second = [seen("3", A, "李四", 160, 160), seen("4", A, "李四", 150, 150)];
+    world.run(&[snapshot("pos", &[first.clone(), moved.clone(), second[0].clone(), second[1].clone()])]);
+    assert_eq!((world.came_with("pos/1"), world.came_with("pos/3")), (vec![came(A, None)], vec![came(A, Some("pos/4"))]));
+    // An older card of the same person changes nothing, nor does it that the first holder's rows go.
+    let older = seen("5", A, "李四", 145, 145);
+    let later = [&second[..], &[older]].concat();
+    world.run(&[snapshot("pos", &[&[first, moved.clone()], &later[..]].concat())]);
+    assert_eq!(world.came_with("pos/5"), [came(A, Some("pos/4"))]);
+    world.run(&[snapshot("pos", &[std::slice::from_ref(&moved), &later[1..2]].concat())]);
+    assert_eq!((world.came_with("pos/2"), world.came_with("pos/4")), (vec![], vec![came(A, Some("pos/4"))]));
+    // A third one has another record, and who went before keeps the own.
+    let third = seen("6", A, "王五", 290, 290);
+    let at_b = with_union(seen("7", B, "李四", 170, 180), "v").with(|row| row.updated = day(180));
+    let kept = with_union(later[1].clone(), "v");
+    world.run(&[snapshot("pos", &[kept.clone(), at_b.clone(), third.clone()])]);
+    assert_eq!((world.came_with("pos/4"), world.came_with("pos/6")), (vec![came(A, Some("pos/4"))], vec![came(A, Some("pos/6"))]));
+    // Where the record itself is gone, nothing tells.
+    world.run(&[snapshot("pos", &[at_b])]);
+    assert_eq!(world.held, []);
+}
+
+#[test]
+fn who_turns_out_to_be_several_holders_of_a_number_is_all_of_them() {
+    let mut world = World::merging();
+    let (old, new) = (seen("1", A, "张三", 0, 20), seen("2", A, "李四", 200, 200));
+    let moved = with_union(seen("3", B, "张三", 150, 210), "u").with(|row| row.updated = day(210));
+    let rows = [with_union(old, "u"), new.clone(), moved];
+    world.run(&[snapshot("pos", &rows)]);
+    let both = [came(A, None), came(A, Some("pos/2"))];
+    assert_eq!((world.came_with("pos/1"), world.came_with("pos/2")), (both[..1].to_vec(), both[1..].to_vec()));
+    world.decide(reunion_model::DecisionKind::Same, &["pos/2"], &["pos/3"]);
+    world.run(&[]);
+    assert_eq!((world.came_with("pos/1"), world.member_of("pos/1")), (both.to_vec(), world.member_of("pos/2")));
+    world.withdraw_all();
+    world.run(&[]);
+    assert_eq!((world.came_with("pos/1"), world.came_with("pos/2")), (both[..1].to_vec(), both[1..].to_vec()));
+    // The name from before comes back: the number had not been given away.
+    let back = seen("4", A, "张三", 205, 206);
+    world.run(&[snapshot("pos", &[&rows[..], &[back]].concat())]);
+    assert_eq!((world.came_with("pos/2"), world.member_of("pos/1")), (both.to_vec(), world.member_of("pos/2")));
+}
+
 #[test]
 fn one_person_with_a_card_in_each_store_is_no_cashier() {
     let mut world = World::new(config(&["phone"], 3, Merge));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use reunion_model::DecisionKind;
-use reunion_people::{IdentityConfig, KeyLimits, SharedPhonePolicy, SourceCounts};
+use reunion_people::{IdentityConfig, KeyLimits, SharedPhonePolicy, SourceCounts, Why};
 
 use crate::world::{Given, Row, World, config, day, row};
 
@@ -180,7 +180,9 @@ proptest! {
         prop_assert_eq!(reasons(&world), reasons(&fresh));
         // Nothing new: nothing changes.
         world.narrows = true;
+        let held = world.held.clone();
         let again = world.run(&snapshots(&content));
+        prop_assert_eq!(held, world.held.clone());
         prop_assert_eq!((again.dirty, again.assignments, again.new, again.changed), (0, 0, 0, 0));
     }
 
@@ -202,6 +204,44 @@ proptest! {
             }
             prop_assert_eq!(one, other);
             prop_assert_eq!(worlds[0].all(), worlds[1].all());
+        }
+    }
+
+    #[test]
+    fn whoever_shares_a_key_and_is_another_member_has_a_reason(runs in prop::collection::vec(any_run(), 1..4), config in any_config()) {
+        let mut world = World::new(config);
+        for AnyRun { given, acts, rules } in &runs {
+            acts.iter().for_each(|one| act(&mut world, one));
+            world.narrows = rules.is_none();
+            world.config = rules.as_ref().unwrap_or(&world.config).clone();
+            world.run(given);
+        }
+        let records = world.records();
+        let first: BTreeMap<_, _> = records.iter().rev().filter_map(|(record, member)| Some((member.clone().ok()?, record))).collect();
+        let has_apart = |member: &_, other: &_, columns: &[String]| world.unused(first[member]).iter().any(|unused| {
+            unused.columns == columns && matches!(&unused.why, Why::Apart { members, .. } if members.contains_key(other))
+        });
+        for (member, record) in &first {
+            for unused in world.unused(record) {
+                match &unused.why {
+                    Why::Blocked { column } => prop_assert_eq!(column, "unionid"),
+                    Why::TooCommon { records, max, .. } => prop_assert!(records > &(*max as usize)),
+                    Why::Apart { members, .. } => {
+                        let is_phone = unused.columns == ["phone"];
+                        for other in members.keys() {
+                            prop_assert!(has_apart(other, member, &unused.columns), "the other says the same");
+                            let pair = [record.as_str(), first[other].as_str()];
+                            let came = pair.map(|record| world.holders(record, &unused.values[0]));
+                            let holders = is_phone && came[0].is_disjoint(&came[1]) && !came.iter().any(BTreeSet::is_empty);
+                            let household = is_phone && world.config.shared_phone.policy == SharedPhonePolicy::Household;
+                            prop_assert!(
+                                holders || household || !world.too_many(pair).is_empty() || world.are_kept_apart(pair),
+                                "nothing keeps {:?} apart that have {:?}", pair, unused
+                            );
+                        }
+                    }
+                }
+            }
         }
     }
 

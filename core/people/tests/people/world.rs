@@ -165,7 +165,11 @@ pub struct World {
     assignments: BTreeMap<RecordKey, RecordBatch>,
     members: BTreeMap<MemberId, RecordBatch>,
     forwarded: Vec<MemberId>,
+    pub held: Vec<Held>,
 }
+
+/// Each record, as `source/id`, with its member or its reason.
+pub type Outcomes = BTreeMap<String, Result<MemberId, String>>;
 
 /// A member as tests compare it: its golden columns by name.
 pub type Columns = BTreeMap<String, Option<String>>;
@@ -183,6 +187,7 @@ impl World {
             assignments: BTreeMap::new(),
             members: BTreeMap::new(),
             forwarded: Vec::new(),
+            held: Vec::new(),
         }
     }
 
@@ -257,7 +262,7 @@ impl World {
         };
         let resolved = Resolved::new(input).unwrap();
         let deletions = self.sources.iter().cloned().zip(resolved.deletions().iter().copied()).collect();
-        let previous = PreviousMembers { members: members_in, everyone: &members, forwarded: &self.forwarded };
+        let previous = PreviousMembers { members: members_in, everyone: &members, forwarded: &self.forwarded, held: &self.held };
         let mut identified = identify(resolved, &self.config, &self.decisions, &lookup(), previous, false).unwrap();
         let place = |chunk: usize, row: u32| match &scope {
             Some(scope) if chunk < previous_chunks => scope.rows[chunk][row as usize],
@@ -327,6 +332,11 @@ impl World {
         for (row, id) in golden_ids(&golden.members).into_iter().enumerate() {
             self.members.insert(id, golden.members.slice(row, 1));
         }
+        let (before, after): (BTreeSet<_>, BTreeSet<_>) = (self.held.iter().collect(), identified.held.all.iter().collect());
+        assert_eq!(after.difference(&before).copied().copied().collect::<Vec<_>>(), identified.held.new);
+        assert_eq!(before.difference(&after).copied().copied().collect::<Vec<_>>(), identified.held.gone);
+        self.held.clone_from(&identified.held.all);
+        assert!(self.held.iter().all(|held| self.members.contains_key(&held.member)), "whoever holds a number is a member");
         self.forwarded.extend(identified.merges.iter().map(|(from, _)| *from));
         assert!(identified.members.ids.iter().all(|id| self.members.contains_key(id)));
     }
@@ -365,7 +375,7 @@ impl World {
     }
 
     /// Every record, as `source/id`, with its member or its reason.
-    pub fn records(&self) -> BTreeMap<String, Result<MemberId, String>> {
+    pub fn records(&self) -> Outcomes {
         let live = self.live_batches().into_iter().map(|(source, batch)| {
             let key = RecordKey::from_slice(batch.column(0).as_fixed_size_binary().value(0)).unwrap();
             let assignment = &self.assignments[&key];
@@ -401,8 +411,59 @@ impl World {
     }
 
     /// Everything, ids included.
-    pub fn all(&self) -> (BTreeMap<String, Result<MemberId, String>>, BTreeMap<MemberId, Columns>) {
-        (self.records(), self.members.iter().map(|(id, member)| (*id, columns(member, &[MASK]))).collect())
+    pub fn all(&self) -> (Outcomes, BTreeMap<MemberId, Columns>, Vec<Held>) {
+        (self.records(), self.members.iter().map(|(id, member)| (*id, columns(member, &[MASK]))).collect(), self.held.clone())
+    }
+
+    /// For the member of a record, with which record each number that has had several holders came to it.
+    pub fn came_with(&self, record: &str) -> Vec<(String, Option<String>)> {
+        let records = self.records().into_keys().map(|record| (self.key_of(&record), record)).collect::<BTreeMap<_, _>>();
+        let of_member = self.held.iter().filter(|held| held.member == self.member_of(record));
+        of_member.map(|held| (held.phone.e164_digits().to_string(), held.came_with.map(|key| records[&key].clone()))).collect()
+    }
+
+    /// Which holders of a number the member of a record is.
+    pub fn holders(&self, record: &str, phone: &str) -> BTreeSet<Option<RecordKey>> {
+        let member = self.member_of(record);
+        let held = self.held.iter().filter(|held| held.member == member && held.phone.e164_digits().to_string() == phone);
+        held.map(|held| held.came_with).collect()
+    }
+
+    /// The values of keys that do not join all who have them, of the member of a record.
+    pub fn unused(&self, record: &str) -> Vec<Unused> {
+        let own = self.batches_of(record);
+        let own = own.iter().map(|(source, batch)| (source.as_str(), batch.clone())).collect::<Vec<_>>();
+        let lookup = lookup();
+        let mut census = Census::new(&self.config, &lookup, &own).unwrap();
+        let fates = self.live_batches().into_iter().filter_map(|(_, batch)| {
+            census.ask(&batch).unwrap();
+            let key = RecordKey::from_slice(batch.column(0).as_fixed_size_binary().value(0)).unwrap();
+            let (member, reason) = (self.assignments[&key].column(1), self.assignments[&key].column(2).as_string::<i32>());
+            let of_member = || MemberId::from_slice(member.as_fixed_size_binary().value(0)).map(Fate::Member);
+            let fate = if member.is_valid(0) { of_member() } else { (reason.value(0) == "phone_recycled").then_some(Fate::Former) };
+            fate.map(|fate| (key, fate))
+        });
+        let fates = fates.collect::<BTreeMap<_, _>>();
+        census.unused(self.member_of(record), |key| fates.get(key).copied())
+    }
+
+    /// Columns of which the members of these records would have too many values together.
+    pub fn too_many(&self, records: [&str; 2]) -> Vec<String> {
+        let batches = records.into_iter().flat_map(|record| self.batches_of(record)).map(|(_, batch)| batch).collect::<Vec<_>>();
+        too_many_values(&self.config, &lookup(), &batches).unwrap().into_iter().map(|(column, ..)| column).collect()
+    }
+
+    /// Whether a decision keeps the members of these records apart.
+    pub fn are_kept_apart(&self, records: [&str; 2]) -> bool {
+        let members = records.map(|record| self.member_of(record));
+        let of = self
+            .records()
+            .into_iter()
+            .filter_map(|(record, member)| Some((self.key_of(&record), member.ok()?)))
+            .collect::<BTreeMap<_, _>>();
+        let has = |side: &[RecordKey], at: usize| side.iter().any(|key| of.get(key) == Some(&members[at]));
+        let mut apart = self.decisions.iter().filter(|decision| decision.kind == DecisionKind::Apart);
+        apart.any(|Decision { left, right, .. }| (has(left, 0) && has(right, 1)) || (has(left, 1) && has(right, 0)))
     }
 
     /// The records of a member with all columns, as `explain` takes them.

@@ -6,7 +6,7 @@ use reunion_model::Phone;
 use reunion_model::phone::mask;
 use reunion_model::record::PHONE;
 use reunion_model::schema::{Survivorship, canonical};
-use reunion_people::{Explained, GoldenColumn, GoldenPlan, Origin, SharedKey, explain, joined};
+use reunion_people::{Explained, GoldenColumn, GoldenPlan, Origin, SharedKey, Unused, explain, joined};
 use serde_json::{Value, json};
 
 use crate::config::MemberColumn;
@@ -23,7 +23,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    fn parts(&self) -> Vec<(&str, RecordBatch)> {
+    pub(super) fn parts(&self) -> Vec<(&str, RecordBatch)> {
         self.parts.iter().map(|(origin, rows)| (origin.as_str(), rows.clone())).collect()
     }
 
@@ -54,13 +54,15 @@ impl Explainer<'_> {
         Ok(Rows { names, parts })
     }
 
-    /// The member's rows, and for each the keys that it has in common with another of them.
-    pub(super) fn joined(&self, rows: &Rows) -> Result<Vec<Value>, Failure> {
+    /// The member's rows, and for each the keys that it has in common with another of them, but for values that join nobody.
+    pub(super) fn joined(&self, rows: &Rows, unused: &[Unused]) -> Result<Vec<Value>, Failure> {
         let doing = || "the rows of the member cannot be compared".to_owned();
         let joined = joined(&self.app.config.identity.keys, &rows.parts()).doing(doing)?;
         let document = |row: &reunion_people::Joined| {
             let mut document = self.origin(rows, &row.record);
-            document["joined_by"] = row.by.iter().map(shared).collect();
+            let joins =
+                |by: &&SharedKey| !unused.iter().any(|of| of.why.is_nobodys() && of.columns == by.columns && of.values == by.values);
+            document["joined_by"] = row.by.iter().filter(joins).map(shared).collect();
             document
         };
         Ok(joined.iter().map(document).collect())
@@ -112,16 +114,20 @@ impl Explainer<'_> {
         Some(document)
     }
 
-    fn origin(&self, rows: &Rows, record: &Origin) -> Value {
+    pub(super) fn origin(&self, rows: &Rows, record: &Origin) -> Value {
         json!({ "source": rows.name(&record.source), "record_id": self.record_id(&record.record_id), "updated_at": record.updated_at })
     }
 }
 
 fn shared(by: &SharedKey) -> Value {
+    json!({ "columns": by.columns, "values": masked(&by.columns, &by.values), "rows": by.records })
+}
+
+/// The values of a key, as they may be shown.
+pub fn masked(columns: &[String], values: &[String]) -> Vec<String> {
     let masked = |(column, value): (&String, &String)| match value.parse() {
         Ok(phone) if column == PHONE => Phone::from_e164_digits(phone).to_string(),
         _ => mask(value),
     };
-    let values: Vec<String> = by.columns.iter().zip(&by.values).map(masked).collect();
-    json!({ "columns": by.columns, "values": values, "rows": by.records })
+    columns.iter().zip(values).map(masked).collect()
 }

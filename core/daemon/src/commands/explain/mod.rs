@@ -3,6 +3,7 @@
 mod derivation;
 pub(super) mod subject;
 mod text;
+mod unused;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -133,6 +134,7 @@ impl Explainer<'_> {
         let own = is_in(records, MEMBER_ID, &HashSet::from([member.0]));
         let own = filter_record_batch(records, &own).doing(|| "records cannot be chosen".to_owned())?;
         let rows = self.rows(&own)?;
+        let unused = self.unused(member, &rows)?;
         let keys = self.view.keys_of(&HashSet::from([member.0]))?.into_keys().collect();
         let stored = self.view.tags()?;
         let tags = self.app.config.tags.iter().filter_map(|(tag, of)| {
@@ -142,7 +144,9 @@ impl Explainer<'_> {
         Ok(json!({
             "member_id": member,
             "records": own.num_rows(),
-            "rows": self.joined(&rows)?,
+            "rows": self.joined(&rows, &unused)?,
+            "rules_changed": self.has_other_rules()?,
+            "not_used": self.not_used(member, &rows, &unused)?,
             "who_is_who": members::of_member(self.app, self.view, &self.rules, &keys)?,
             "columns": self.columns(&rows)?,
             "tags": tags.collect::<Vec<_>>(),

@@ -60,6 +60,9 @@ fn records(text: &mut String, records: &[Value]) {
 fn member(text: &mut String, member: &Value) {
     let rows = if member["records"] == 1 { "1 row".to_owned() } else { format!("{} rows", member["records"]) };
     line(text, &format!("\nmember {}, made of {rows}", word(&member["member_id"])));
+    if member["rules_changed"] == true {
+        line(text, "  who is who was decided by other rules or another version; the keys below are read by the present ones");
+    }
     for row in list(&member["rows"]) {
         let (id, source) = (word(&row["record_id"]), word(&row["source"]));
         let updated = row["updated_at"].as_str().map(|at| format!(", updated {at}")).unwrap_or_default();
@@ -67,6 +70,7 @@ fn member(text: &mut String, member: &Value) {
         let by = if by.is_empty() { by } else { format!(", joined by {by}") };
         line(text, &format!("  row {id} of {source}{updated}{by}"));
     }
+    list(&member["not_used"]).iter().for_each(|of| not_used(text, of));
     for decision in list(&member["who_is_who"]) {
         line(text, &format!("  {}", line_of_member(decision, word(&member["member_id"]))));
     }
@@ -90,6 +94,34 @@ fn member(text: &mut String, member: &Value) {
 fn joined_by(by: &Value) -> String {
     let pairs = list(&by["columns"]).iter().zip(list(&by["values"]));
     pairs.map(|(column, value)| format!("{} {}", word(column), word(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A value that does not join all who have it, and why.
+fn not_used(text: &mut String, of: &Value) {
+    let rows = list(&of["rows"]).iter().map(|row| format!("{} {}", word(&row["source"]), word(&row["record_id"])));
+    let rows = rows.collect::<Vec<_>>().join("; ");
+    let (column, count, max) = (word(&of["column"]), &of["count"], &of["max"]);
+    let too = match (of["member_id"].as_str(), &of["quarantined"]) {
+        (Some(member), _) => format!("member {} has it too, and ", short(member)),
+        (None, Value::Null) => String::new(),
+        (None, rows) if *rows == 1 => "a row in quarantine has it too: ".to_owned(),
+        (None, rows) => format!("{rows} rows in quarantine have it too: "),
+    };
+    let why = match word(&of["why"]) {
+        "blocked" => "the value is blocked".to_owned(),
+        "too_common" => format!("{count} rows have it, and a value on more than {max} is nobody's"),
+        "values_max" => format!("one member would have {count} values of {column}, where {max} are allowed"),
+        "kept_apart" => format!("decision {} keeps them apart", word(&of["decision_id"])),
+        "household" => "each name on a number is a member".to_owned(),
+        "recycled" if of["quarantined"].is_null() => "the number came from one to the other".to_owned(),
+        "recycled" => "their phone is somebody else's now".to_owned(),
+        "more" => format!("{count} more members have it too"),
+        "other_rules" => "the next run decides by the present rules".to_owned(),
+        _ => "nothing says why; this is a defect of the program".to_owned(),
+    };
+    let config = of["config"].as_str().and_then(|key| key.rsplit_once('.'));
+    let config = config.map(|(table, key)| format!(" ([{table}] {key})")).unwrap_or_default();
+    line(text, &format!("  not used: {} of {rows}: {too}{why}{config}", joined_by(of)));
 }
 
 /// A rule with what it was given: `source_priority crm, pos`.
@@ -124,6 +156,19 @@ mod tests {
 
     use super::*;
 
+    /// One of each reason why a value does not join.
+    const NOT_USED: [&str; 9] = [
+        r#"{ "why": "blocked", "column": "card", "config": "identity.limits.card.blocked" }"#,
+        r#"{ "why": "too_common", "column": "card", "count": 61, "max": 50, "config": "identity.limits.card.records_max" }"#,
+        r#"{ "why": "values_max", "column": "phone", "count": 11, "max": 10, "config": "identity.limits.phone.values_max", "member_id": "89abcdef89abcdef89abcdef89abcdef" }"#,
+        r#"{ "why": "kept_apart", "decision_id": "af5b88840eba44e0090b82b0a53f4b04", "member_id": "89abcdef89abcdef89abcdef89abcdef" }"#,
+        r#"{ "why": "household", "config": "identity.shared_phone.policy", "member_id": "89abcdef89abcdef89abcdef89abcdef" }"#,
+        r#"{ "why": "recycled", "config": "identity.shared_phone.recycled_after_days", "member_id": "89abcdef89abcdef89abcdef89abcdef" }"#,
+        r#"{ "why": "recycled", "config": "identity.shared_phone.recycled_after_days", "quarantined": 2 }"#,
+        r#"{ "why": "other_rules", "member_id": "89abcdef89abcdef89abcdef89abcdef" }"#,
+        r#"{ "why": "more", "count": 7 }"#,
+    ];
+
     #[test]
     fn a_member_is_explained_from_row_to_task() {
         let result = json!({
@@ -142,6 +187,12 @@ mod tests {
                     ] },
                     { "source": "shop", "record_id": "S2", "updated_at": null, "joined_by": [] },
                 ],
+                "not_used": NOT_USED.iter().map(|why| {
+                    let mut of = json!({ "columns": ["card"], "values": ["88****"], "rows": [{ "source": "pos", "record_id": "C1" }, { "source": "shop", "record_id": "S1" }] });
+                    let why: Value = serde_json::from_str(why).unwrap();
+                    of.as_object_mut().unwrap().extend(why.as_object().unwrap().clone());
+                    of
+                }).collect::<Vec<_>>(),
                 "columns": [
                     { "column": "store", "value": "西湖店", "rule": "most_recent", "from": [{ "source": "pos", "record_id": "C1", "updated_at": "2026-03-04T05:06:07Z" }] },
                     { "column": "name", "value": "王****", "rule": "source_priority", "sources": ["shop", "pos"], "from": [{ "source": "shop", "record_id": "S1", "updated_at": null }] },
@@ -173,6 +224,15 @@ mod tests {
           row C1 of pos, updated 2026-03-04T05:06:07Z, joined by phone 138****8000
           row S1 of shop, joined by phone 138****8000 and name 王****, birthday 199****4-01
           row S2 of shop
+          not used: card 88**** of pos C1; shop S1: the value is blocked ([identity.limits.card] blocked)
+          not used: card 88**** of pos C1; shop S1: 61 rows have it, and a value on more than 50 is nobody's ([identity.limits.card] records_max)
+          not used: card 88**** of pos C1; shop S1: member 89abcdef has it too, and one member would have 11 values of phone, where 10 are allowed ([identity.limits.phone] values_max)
+          not used: card 88**** of pos C1; shop S1: member 89abcdef has it too, and decision af5b88840eba44e0090b82b0a53f4b04 keeps them apart
+          not used: card 88**** of pos C1; shop S1: member 89abcdef has it too, and each name on a number is a member ([identity.shared_phone] policy)
+          not used: card 88**** of pos C1; shop S1: member 89abcdef has it too, and the number came from one to the other ([identity.shared_phone] recycled_after_days)
+          not used: card 88**** of pos C1; shop S1: 2 rows in quarantine have it too: their phone is somebody else's now ([identity.shared_phone] recycled_after_days)
+          not used: card 88**** of pos C1; shop S1: member 89abcdef has it too, and the next run decides by the present rules
+          not used: card 88**** of pos C1; shop S1: 7 more members have it too
           store = 西湖店  (most_recent of pos C1, 2026-03-04T05:06:07Z)
           name = 王****  (source_priority shop, pos of shop S1)
           labels = 老客;****  (union of pos C1, 2026-03-04T05:06:07Z; shop S1)

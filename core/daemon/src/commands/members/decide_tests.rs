@@ -35,6 +35,7 @@ impl Book {
             seq: self.decisions.len() as u64 + 1,
             decision: Decision { id: DecisionId::from_u128(id), kind, left: keys(left), right: keys(right) },
             source: DecisionSource::Operator,
+            weight_millibits: None,
             made_us: 0,
             made_by: "li".to_owned(),
             why: "asked".to_owned(),

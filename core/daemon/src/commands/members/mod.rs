@@ -1,4 +1,4 @@
-//! `members merge|keep-apart|split|undo|decisions`: what operators decide about who is who.
+//! `members merge|keep-apart|split|undo|decisions|review`: what operators decide about who is who.
 //!
 //! An order is a ledger transaction and works while the daemon runs. It speaks of the members as the head has them, and
 //! of what decisions make of them in the next run; it is recorded as decisions about their rows ([`decide`]).
@@ -6,6 +6,7 @@
 mod book;
 mod decide;
 mod decisions;
+mod review;
 mod rows;
 mod text;
 
@@ -45,6 +46,7 @@ pub fn members(app: &App, command: MembersCommand) -> Result<Exit, Failure> {
         }
         MembersCommand::Decisions { limit, .. } => decisions::ls(app, &state, limit),
         MembersCommand::Undo { id, order } => undo(app, &state, id, &order),
+        MembersCommand::Review(command) => review::review(app, &state, command),
     }
 }
 
@@ -54,13 +56,22 @@ struct Order<'a> {
     view: View<'a>,
     rules: PhoneRules,
     args: OrderArgs,
+    basis: Basis,
     /// What the operator should know beside it.
     notes: Vec<String>,
 }
 
+/// What an order rests on.
+struct Basis {
+    source: DecisionSource,
+    /// The score of the pair, where scores could decide about such a one.
+    weight_millibits: Option<i64>,
+}
+
 impl<'a> Order<'a> {
     fn new(app: &'a App, state: &'a State, args: OrderArgs) -> Result<Self, Failure> {
-        Ok(Self { app, view: View::open(app, state)?, rules: phone_rules(app)?, args, notes: Vec::new() })
+        let basis = Basis { source: DecisionSource::Operator, weight_millibits: None };
+        Ok(Self { app, view: View::open(app, state)?, rules: phone_rules(app)?, args, basis, notes: Vec::new() })
     }
 
     fn merge(mut self, texts: &[String]) -> Result<Exit, Failure> {
@@ -169,8 +180,15 @@ impl<'a> Order<'a> {
         Ok(keys)
     }
 
-    /// Records what an order came to, unless it is only to be shown, and says it.
+    /// Carries an order out and says what it came to.
     fn finish(&self, what: &str, book: &Book, verdict: &Verdict) -> Result<Exit, Failure> {
+        let document = self.carry_out(what, &format!("members {what}"), book, verdict)?;
+        self.app.print(&document, text::order)?;
+        Ok(Exit::Done)
+    }
+
+    /// Records what an order of a command came to, unless it is only to be shown; a document of it.
+    fn carry_out(&self, what: &str, command: &str, book: &Book, verdict: &Verdict) -> Result<Value, Failure> {
         let mut document = json!({
             "order": what, "dry_run": self.args.dry_run, "stored": false, "already": Value::Null, "decisions": [], "keeps_id": Value::Null,
             "left": [], "right": [], "overtaken": [], "notes": self.notes,
@@ -179,7 +197,7 @@ impl<'a> Order<'a> {
             Verdict::Already(why) => document["already"] = why.as_str().into(),
             Verdict::New { decisions, sides, overtaken } => {
                 if !self.args.dry_run {
-                    self.store(what, decisions, sides)?;
+                    self.store(what, command, decisions, sides)?;
                     document["stored"] = true.into();
                 }
                 document["decisions"] =
@@ -195,11 +213,10 @@ impl<'a> Order<'a> {
                 document["overtaken"] = overtaken_documents(self.app, book, overtaken);
             }
         }
-        self.app.print(&document, text::order)?;
-        Ok(Exit::Done)
+        Ok(document)
     }
 
-    fn store(&self, what: &str, decisions: &[Decision], sides: &[BTreeSet<MemberId>; 2]) -> Result<(), Failure> {
+    fn store(&self, what: &str, command: &str, decisions: &[Decision], sides: &[BTreeSet<MemberId>; 2]) -> Result<(), Failure> {
         let members = sides[0].union(&sides[1]).map(ToString::to_string).collect::<Vec<_>>();
         let made_us = now_us();
         let new = |decision: &Decision| NewDecision {
@@ -208,11 +225,12 @@ impl<'a> Order<'a> {
                 _ => format!("decision {}: members {}", decision.id, members.join(", ")),
             },
             decision: decision.clone(),
-            source: DecisionSource::Operator,
+            source: self.basis.source,
+            weight_millibits: self.basis.weight_millibits,
             made_us,
             made_by: operator(),
             why: self.args.why.clone().unwrap_or_default(),
-            what: format!("members {what}"),
+            what: command.to_owned(),
         };
         let new: Vec<NewDecision> = decisions.iter().map(new).collect();
         self.view.state.ask(self.view.state.ledger.decide(&new))
