@@ -1,5 +1,7 @@
 //! Which set of records takes which id.
 
+use std::collections::HashSet;
+
 use arrow::array::Array;
 use arrow::datatypes::Int32Type;
 use reunion_keys::Lookup;
@@ -84,7 +86,8 @@ impl Before {
 /// Gives each set its id: that of a previous member, or a new one.
 pub(super) fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: PreviousMembers) -> Result<Ids, StateError> {
     let before = Before::new(resolved, previous)?;
-    let keeper = keepers(resolved, sets);
+    let heirs = Heirs::new(resolved, sets);
+    let keeper = keepers(resolved, sets, &heirs);
     let mut taken_from = vec![NONE; sets.len()];
     for (member, set) in keeper.iter().enumerate().filter(|(_, set)| **set != NONE) {
         let held = &mut taken_from[*set as usize];
@@ -120,7 +123,8 @@ pub(super) fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, prev
                 previous_members(resolved, sets, set, &mut left);
                 left.dedup();
             }
-            splits.extend(left.iter().map(|member| (resolved.member(*member), id)));
+            let is_of = |member: &&u32| !heirs.are(**member, set);
+            splits.extend(left.iter().filter(is_of).map(|member| (resolved.member(*member), id)));
         } else {
             let member = *member as usize;
             members.ids.push(resolved.member(member as u32));
@@ -141,9 +145,33 @@ fn previous_members(resolved: &Resolved, sets: &Sets, set: usize, members: &mut 
     members.sort_unstable();
 }
 
+/// Sets of whom their numbers came to, where they were taken for who had them before: previous member, and set. They are
+/// somebody else, and take nothing of the member with them.
+struct Heirs(HashSet<(u32, u32)>);
+
+impl Heirs {
+    fn new(resolved: &Resolved, sets: &Sets) -> Self {
+        if sets.handed_on.is_empty() || resolved.members.is_empty() {
+            return Self(HashSet::new());
+        }
+        let set_of = sets.of_records(resolved.live.len());
+        let of = |wanted: bool| {
+            let records = sets.handed_on.iter().filter(move |(_, is_former)| *is_former == wanted).map(|(record, _)| *record as usize);
+            records.map(|record| (resolved.previous_member[record], set_of[record])).filter(|(member, _)| *member != NONE)
+        };
+        let former: HashSet<(u32, u32)> = of(true).collect();
+        let had: HashSet<u32> = former.iter().map(|(member, _)| *member).collect();
+        Self(of(false).filter(|heir| had.contains(&heir.0) && !former.contains(heir)).collect())
+    }
+
+    fn are(&self, member: u32, set: usize) -> bool {
+        self.0.contains(&(member, set as u32))
+    }
+}
+
 /// For each previous member, the set with most of its records, or `NONE`. Of equal ones, the set that
-/// was founded first.
-fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
+/// was founded first. Heirs keep nothing.
+fn keepers(resolved: &Resolved, sets: &Sets, heirs: &Heirs) -> Vec<u32> {
     let mut keeper = vec![NONE; resolved.members.len()];
     if keeper.is_empty() {
         return keeper;
@@ -161,6 +189,9 @@ fn keepers(resolved: &Resolved, sets: &Sets) -> Vec<u32> {
             }
         }
         for (member, count) in &here {
+            if heirs.are(*member, set) {
+                continue;
+            }
             let member = *member as usize;
             let first = || resolved.founding_order(sets.founding[set], sets.founding[keeper[member] as usize]).is_lt();
             if *count > most[member] || (*count == most[member] && first()) {

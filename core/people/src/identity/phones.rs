@@ -27,6 +27,8 @@ pub(super) struct Holders {
     pub(super) is_former: Vec<bool>,
     /// Records of phones that have had several holders, and with which record the phone came to theirs.
     pub(super) held: Vec<(u32, Option<u128>)>,
+    /// Records of phones that have had several holders, and whether the phone is somebody else's now.
+    pub(super) handed_on: Vec<(u32, bool)>,
 }
 
 impl Holders {
@@ -39,7 +41,7 @@ impl Holders {
             let cards = places[*from as usize..*to as usize].iter().map(|at| hints.card(resolved, usable[*at as usize]));
             judge(&cards.collect::<Vec<_>>(), config)
         });
-        let mut holders = Self { is_former: vec![false; first.len()], of, held: Vec::new() };
+        let mut holders = Self { is_former: vec![false; first.len()], of, ..Self::default() };
         let mut turns = BTreeMap::new();
         for ((from, to), judgement) in starts.into_iter().zip(judged) {
             let places = &places[from as usize..to as usize];
@@ -48,6 +50,9 @@ impl Holders {
                 turns.extend(places.iter().copied().zip(judgement.turns));
             }
         }
+        let of_holder =
+            turns.keys().map(|place| (usable[*place as usize], holders.of[*place as usize])).filter(|(_, holder)| *holder != NONE);
+        holders.handed_on = of_holder.map(|(record, holder)| (record, holders.is_former[holder as usize])).collect();
         holders.held = came_with(resolved, usable, &holders.of, &turns, known);
         holders
     }

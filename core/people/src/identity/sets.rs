@@ -28,6 +28,8 @@ pub(super) struct Sets {
     pub(super) founding: Vec<u32>,
     /// Records of numbers that have had several holders, and with which record the number came to theirs.
     pub(super) held: Vec<(u32, Option<u128>)>,
+    /// Records of such numbers, and whether the number is somebody else's now.
+    pub(super) handed_on: Vec<(u32, bool)>,
 }
 
 impl Sets {
@@ -68,7 +70,7 @@ pub(super) fn join(
     let (mut root_of, roots) = roots(&nodes, config, decided, holders.is_former.len());
     set_aside_former(&nodes, &holders, &mut root_of, roots, reasons);
     keep(&mut usable, &mut root_of);
-    Ok(Sets { held: holders.held, ..lay_out(resolved, &usable, &root_of, roots) })
+    Ok(Sets { held: holders.held, handed_on: holders.handed_on, ..lay_out(resolved, &usable, &root_of, roots) })
 }
 
 /// Drops the records that are set aside: those whose value is `NONE`.
@@ -223,7 +225,7 @@ fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -
         }
         founding.push(set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE));
     }
-    Sets { rows: records.iter().map(row).collect(), starts, records, founding, held: Vec::new() }
+    Sets { rows: records.iter().map(row).collect(), starts, records, founding, held: Vec::new(), handed_on: Vec::new() }
 }
 
 /// Disjoint sets of numbers, joined by size with paths halved.

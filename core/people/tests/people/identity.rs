@@ -154,6 +154,36 @@ fn a_number_that_was_silent_and_comes_with_another_name_is_another_persons() {
 }
 
 #[test]
+fn who_was_taken_for_the_former_holder_gets_an_id_of_its_own() {
+    let mut world = World::merging();
+    let old = with_union(seen("1", A, "张三", 0, 20), "u").with(|row| row.updated = day(20));
+    // Cards without a name are the former holder's, as far as anybody can tell.
+    let new = [seen("2", A, "李四", 200, 200), seen("3", A, "李四", 210, 210)];
+    let nameless = new.clone().map(|row| row.with(|row| row.name = String::new()));
+    let day_one = [std::slice::from_ref(&old), &nameless[..]].concat();
+    world.run(&[snapshot("pos", &day_one)]);
+    let before = world.member_of("pos/1");
+    assert_eq!(world.member_of("pos/3"), before);
+    // Then the names are known: the id is not theirs, though most of the rows are.
+    let done = world.run(&[snapshot("pos", &[std::slice::from_ref(&old), &new[..]].concat())]);
+    assert_eq!(world.records()["pos/1"], Err("phone_recycled".into()));
+    let second = world.member_of("pos/2");
+    assert!(second != before && second == world.member_of("pos/3"));
+    assert_eq!((done.removed, done.splits, done.merges), (vec![before], vec![], vec![]));
+    // Where the former holder has another number, the id stays with him.
+    let mut world = World::merging();
+    let moved = with_union(seen("4", B, "张三", 30, 40), "u").with(|row| row.updated = day(220));
+    world.run(&[snapshot("pos", &[&day_one[..], std::slice::from_ref(&moved)].concat())]);
+    let before = world.member_of("pos/4");
+    assert_eq!(world.member_of("pos/3"), before);
+    let more = seen("5", A, "李四", 220, 220);
+    let done = world.run(&[snapshot("pos", &[&[old, moved, more], &new[..]].concat())]);
+    assert_eq!((world.member_of("pos/1"), world.member_of("pos/4")), (before, before));
+    assert_ne!(world.member_of("pos/2"), before);
+    assert_eq!((done.removed, done.splits), (vec![], vec![]));
+}
+
+#[test]
 fn who_lost_a_number_is_reached_by_another_key() {
     let mut world = World::merging();
     let old = with_union(seen("1", A, "张三", 0, 20), "u").with(|row| row.updated = day(20));
