@@ -4,9 +4,11 @@
 //! confidence of 95 %, that at least so large a share of them is one person as was asked for; and where all reviews
 //! from that band on show it too. Pairs of the bands above are more probable still, so they need no proof of their own.
 
+use std::collections::HashSet;
+
 use reunion_ledger::DecisionRecord;
 use reunion_model::decision::Standing;
-use reunion_model::{DecisionKind, DecisionSource};
+use reunion_model::{DecisionId, DecisionKind, DecisionSource};
 
 /// The lower ends of the bands, as probabilities and in thousandths of a bit, the lowest first.
 pub const BANDS: [(f64, i64); 4] = [(0.9, 3_170), (0.99, 6_629), (0.999, 9_964), (0.9999, 13_288)];
@@ -60,9 +62,18 @@ impl Tally {
 }
 
 /// What is known of the pairs that were decided by their scores or beside them. An answer that was taken back later
-/// counts as wrong where it had made one person of two; where it had not, it says nothing.
+/// counts as wrong where it had made one person of two; where it had not, it says nothing. A pair that is rejected after
+/// it was accepted counts once.
 pub fn reviews(decisions: &[DecisionRecord], standings: &[Standing]) -> Vec<Review> {
+    let is_rejection = |of: &&DecisionRecord| {
+        let is_apart = of.source == DecisionSource::Review && of.decision.kind == DecisionKind::Apart;
+        is_apart && of.weight_millibits.is_some() && of.withdrawn.is_none()
+    };
+    let rejections: HashSet<DecisionId> = decisions.iter().filter(is_rejection).map(|of| of.decision.id).collect();
     let review = |(of, standing): (&DecisionRecord, &Standing)| {
+        if standing.overtaken_by.iter().any(|by| rejections.contains(by)) {
+            return None;
+        }
         let weight_millibits = of.weight_millibits?;
         let was_taken_back = of.withdrawn.is_some() || !standing.overtaken_by.is_empty();
         let is_one = match (of.source, of.decision.kind, was_taken_back) {
@@ -105,7 +116,7 @@ pub fn reviews_min(precision_min: f64) -> u32 {
 mod tests {
     use proptest::prelude::*;
     use reunion_ledger::Withdrawal;
-    use reunion_model::{Decision, DecisionId, RecordKey};
+    use reunion_model::{Decision, RecordKey};
 
     use super::*;
 
@@ -159,7 +170,11 @@ mod tests {
         assert_eq!(counts(of(Reviewed, Same, None, false)), None);
         assert_eq!(counts(of(Operator, Same, Some(1), false)), None);
         let overtaken = Standing { overtaken_by: vec![DecisionId::from_u128(2)], ..Standing::default() };
-        assert!(!reviews(&[of(Reviewed, Same, Some(1), false)], &[overtaken])[0].is_one);
+        assert!(!reviews(&[of(Reviewed, Same, Some(1), false)], std::slice::from_ref(&overtaken))[0].is_one);
+        let mut rejected = of(Reviewed, Apart, Some(1), false);
+        rejected.decision.id = DecisionId::from_u128(2);
+        let both = reviews(&[of(Reviewed, Same, Some(1), false), rejected], &[overtaken, Standing::default()]);
+        assert_eq!(both, [Review { weight_millibits: 1, is_one: false }], "one pair, answered twice");
     }
 
     proptest! {
