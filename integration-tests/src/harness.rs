@@ -302,6 +302,14 @@ impl Retailer {
         fs::write(self.path("reunion.toml"), config).expect("the config can be written");
     }
 
+    /// Moves the ledger to this database, before there is one; a run waits so long for the right to change it.
+    ///
+    /// # Panics
+    /// Where the disk refuses.
+    pub fn set_ledger(&mut self, url: &str, lease_wait_secs: u64) {
+        self.edit_config("dir = \"state\"\n", &format!("dir = \"state\"\nledger = {url:?}\nlease_wait_secs = {lease_wait_secs}\n"));
+    }
+
     /// Replaces a part of the config, which must be there.
     ///
     /// # Panics

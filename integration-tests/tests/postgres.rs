@@ -10,8 +10,7 @@ use reunion_integration_tests::harness::{Retailer, assert_sums, comparable, coun
 use serde_json::{Value, json};
 
 fn move_to_postgres(retailer: &mut Retailer, lease_wait_secs: u64) {
-    let ledger = format!("dir = \"state\"\nledger = {:?}\nlease_wait_secs = {lease_wait_secs}\n", postgres::server().database());
-    retailer.edit_config("dir = \"state\"\n", &ledger);
+    retailer.set_ledger(&postgres::server().database(), lease_wait_secs);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 #[path = "../../core/linkage/tests/members/mod.rs"]
 mod members;
+#[path = "../../core/ledger/tests/common/postgres.rs"]
+mod postgres;
 
 /// A retailer of invented members, some with a second row that no key joins to the first; of each record its person.
 fn retailer(people: usize, seed: u64) -> (Retailer, HashMap<String, usize>) {
@@ -124,7 +126,18 @@ fn probable_duplicates_are_listed_and_answered() {
 
 #[test]
 fn scores_merge_only_what_reviews_have_shown_them_to_be_right_about() {
+    let (retailer, truth) = retailer(6_000, 78);
+    merges_what_is_shown(retailer, &truth);
+}
+
+#[test]
+fn so_they_do_with_a_ledger_in_postgresql() {
     let (mut retailer, truth) = retailer(6_000, 78);
+    retailer.set_ledger(&postgres::server().database(), 5);
+    merges_what_is_shown(retailer, &truth);
+}
+
+fn merges_what_is_shown(mut retailer: Retailer, truth: &HashMap<String, usize>) {
     retailer.once();
     let refused = retailer.run(&["members", "review", "merge"]).exits(3);
     assert!(refused.stderr.contains("nothing was merged") && refused.stderr.contains("268"), "{}", refused.stderr);
@@ -132,7 +145,7 @@ fn scores_merge_only_what_reviews_have_shown_them_to_be_right_about() {
 
     let sampled = ls(&retailer, &["--sample", "--probability-min", "0.999", "--probability-max", "0.9999", "--limit", "70"]);
     assert!(pairs(&sampled).iter().map(id).is_sorted());
-    let [accepted, rejected] = answer(&retailer, pairs(&sampled), &truth);
+    let [accepted, rejected] = answer(&retailer, pairs(&sampled), truth);
     assert!(accepted > 30, "{accepted} and {rejected}");
     let merge = ["members", "review", "merge", "--precision-min", "0.9"];
     let shown = retailer.json(&[&merge[..], &["--dry-run"]].concat());
@@ -151,7 +164,7 @@ fn scores_merge_only_what_reviews_have_shown_them_to_be_right_about() {
         assert!(pair["probability"].as_f64().expect("a number") >= 0.999);
     }
     assert!(taken.values().all(|times| *times == 1), "each member in one pair at most");
-    let right = merged.iter().filter(|pair| is_one(pair, &truth)).count();
+    let right = merged.iter().filter(|pair| is_one(pair, truth)).count();
     assert!(right * 100 >= merged.len() * 98, "{right} of {} are one person", merged.len());
 
     // So many at once are looked at by the guards of the next run, whoever decided.
