@@ -262,3 +262,23 @@ pub(crate) fn scan(worker: &Path, kind: PluginKind, name: &str, library: &Path) 
         })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_closes_its_socket_long_before_it_ends_is_told_by_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let worker = folder.path().join("worker");
+        fs::write(&worker, "#!/bin/sh\nexec 0<&-\nsleep 1\necho 'out of ideas' >&2\nexit 3\n").expect("written");
+        fs::set_permissions(&worker, fs::Permissions::from_mode(0o700)).expect("it is ours");
+        let Err(ScanError::Crashed(why)) = scan(&worker, PluginKind::Source, "any", Path::new("any.so")) else {
+            panic!("it says nothing");
+        };
+        assert_eq!(why, "exited with code 3 (out of ideas)");
+    }
+}
