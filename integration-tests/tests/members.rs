@@ -30,14 +30,6 @@ fn members(retailer: &Retailer) -> BTreeMap<String, String> {
     rows.iter().map(|row| (text(row, "record_id"), text(row, "member_id"))).collect()
 }
 
-/// Another run in which no row changed.
-fn again(retailer: &mut Retailer) -> Value {
-    retailer.touch("pos.csv");
-    let report = retailer.once();
-    assert_sums(&report);
-    report
-}
-
 /// An order with a reason, expecting that it is stored; its document.
 #[track_caller]
 fn order(retailer: &Retailer, args: &[&str]) -> Value {
@@ -72,7 +64,7 @@ fn a_merge_holds_from_the_next_run_on_until_it_is_withdrawn() {
     let text = retailer.run(&["explain", &phone(0)]).exits(0).stdout;
     assert!(text.contains("one person from the next run on: pos/C0 with pos/C1 of member"), "{text}");
 
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!((count(&report, "/members/merged"), count(&report, "/members/total")), (1, 2), "{report:#}");
     assert_eq!(count(&report, "/sources/pos/unchanged"), 3, "no row changed");
     assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0);
@@ -86,7 +78,7 @@ fn a_merge_holds_from_the_next_run_on_until_it_is_withdrawn() {
         (&json!("same"), &json!("in_force"), &json!(false), &json!(id))
     );
     // It outlives runs, and rows that change and come back.
-    again(&mut retailer);
+    retailer.again();
     retailer.write("pos.csv", &export([card("C0", &phone(0), 2025), card("C2", &phone(2), 2025)]));
     retailer.once();
     retailer.write("pos.csv", &export((0..3).map(|at| card(&format!("C{at}"), &phone(at), 2025))));
@@ -95,7 +87,7 @@ fn a_merge_holds_from_the_next_run_on_until_it_is_withdrawn() {
 
     let undone = order(&retailer, &["undo", &id]);
     assert_eq!(undone["decision"]["decision_id"], json!(id));
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/members/total"), 3, "{report:#}");
     let after = members(&retailer);
     assert_eq!(after.values().collect::<BTreeSet<_>>().len(), 3);
@@ -111,17 +103,17 @@ fn a_merge_holds_from_the_next_run_on_until_it_is_withdrawn() {
 
 #[test]
 fn many_members_are_merged_at_once_and_one_leaves_again() {
-    let mut retailer = cards(4);
+    let retailer = cards(4);
     retailer.once();
     let done = order(&retailer, &["merge", &phone(0), &phone(1), &phone(2)]);
     assert_eq!(done["decisions"].as_array().map(Vec::len), Some(2));
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!((count(&report, "/members/merged"), count(&report, "/members/total")), (2, 2));
     let member = members(&retailer)["C0"].clone();
     let split = order(&retailer, &["split", &member, "--records", "pos/C1"]);
     assert_eq!(split["left"][0]["rows"], json!([{ "source": "pos", "record_id": "C1" }]));
     assert!(split["overtaken"].as_array().is_some_and(|overtaken| !overtaken.is_empty()), "{split:#}");
-    again(&mut retailer);
+    retailer.again();
     let after = members(&retailer);
     assert_eq!(after["C0"], after["C2"], "the rest stays together: {after:#?}");
     assert_ne!(after["C0"], after["C1"]);
@@ -136,7 +128,7 @@ fn two_people_with_one_number_are_kept_apart_and_touched_once() {
     let member = members(&retailer)["F"].clone();
     assert_eq!(handed_out(&retailer), BTreeMap::from([(phone(1), 1)]));
     order(&retailer, &["split", &phone(1), "--records", "pos/S"]);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!((count(&report, "/members/total"), count(&report, "/campaigns/warm-add/planned")), (2, 0), "{report:#}");
     let after = members(&retailer);
     assert_ne!(after["F"], after["S"]);
@@ -146,13 +138,13 @@ fn two_people_with_one_number_are_kept_apart_and_touched_once() {
     refused.says(&["138****0001 is the number of 2 members", &after["F"], &after["S"], "pos/F", "pos/S"]);
     // A month later the number is touched once more, and not twice.
     retailer.pass_days(40);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(report["campaigns"]["warm-add"]["refused"], json!({ "same_contact": 1 }), "{report:#}");
     assert_eq!(handed_out(&retailer), BTreeMap::from([(phone(1), 2)]));
     // They are one person after all: said so, the split is overtaken.
     let merged = order(&retailer, &["merge", &after["F"], &after["S"]]);
     assert_eq!(merged["overtaken"][0]["in_part"], false);
-    again(&mut retailer);
+    retailer.again();
     assert_eq!(members(&retailer).values().collect::<BTreeSet<_>>().len(), 1);
 }
 
@@ -180,10 +172,10 @@ fn a_key_that_comes_later_does_not_join_who_is_kept_apart() {
 fn rows_with_odd_ids_are_split_off() {
     let ids = ["a,b", r"c\d", "e/f g", "plain"];
     let rows = ids.iter().map(|id| card(&format!("\"{id}\""), &phone(1), 2025));
-    let mut retailer = Retailer::by_hand(&export(rows));
+    let retailer = Retailer::by_hand(&export(rows));
     retailer.once();
     order(&retailer, &["split", &phone(1), "--records", r"pos/a\,b,pos/c\\d", "--records", "pos/e/f g"]);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/members/total"), 2, "{report:#}");
     let after = members(&retailer);
     let alone = after.iter().filter(|(_, member)| **member == after["plain"]).count();
@@ -245,11 +237,11 @@ fn who_was_joined_to_another_is_found_under_both_ids() {
     retailer.once();
     let before = members(&retailer);
     let keeps = order(&retailer, &["merge", &phone(0), &phone(1)])["keeps_id"].clone();
-    again(&mut retailer);
+    retailer.again();
     let gone = [&before["C0"], &before["C1"]].into_iter().find(|id| json!(id) != keeps).expect("one of them").clone();
     let done = order(&retailer, &["merge", &gone, &phone(2)]);
     assert!(done["notes"][0].as_str().is_some_and(|note| note.contains("was joined to member")), "{done:#}");
-    again(&mut retailer);
+    retailer.again();
     assert_eq!(members(&retailer).values().collect::<BTreeSet<_>>().len(), 1);
     // One of whom nothing is left.
     retailer.write("pos.csv", &export([card("X", &phone(8), 2025)]));
@@ -259,14 +251,14 @@ fn who_was_joined_to_another_is_found_under_both_ids() {
 
 #[test]
 fn a_rollback_keeps_decisions() {
-    let mut retailer = cards(2);
+    let retailer = cards(2);
     retailer.once();
     order(&retailer, &["merge", &phone(0), &phone(1)]);
-    assert_eq!(count(&again(&mut retailer), "/members/total"), 1);
+    assert_eq!(count(&retailer.again(), "/members/total"), 1);
     retailer.run(&["rollback"]).exits(0);
     assert_eq!(members(&retailer).values().collect::<BTreeSet<_>>().len(), 2, "the members are those of before");
     assert_eq!(retailer.json(&["members", "decisions"])[0]["pending"], true);
-    assert_eq!(count(&again(&mut retailer), "/members/total"), 1, "and the decision holds");
+    assert_eq!(count(&retailer.again(), "/members/total"), 1, "and the decision holds");
 }
 
 #[test]
@@ -343,7 +335,7 @@ fn who_asked_at_an_older_number_is_left_alone_at_the_later_one() {
     retailer.json(&["suppress", "add", &phone(0), "--reason", "asked"]);
     retailer.json(&["suppress", "add", &phone(2), "--reason", "wrong_number"]);
     switch(&mut retailer, true);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(report["campaigns"]["warm-add"]["refused"], json!({ "suppressed": 1 }), "{report:#}");
     let once = |phones: &[usize]| phones.iter().map(|at| (phone(*at), 1)).collect::<BTreeMap<_, _>>();
     assert_eq!(handed_out(&retailer), once(&[3, 5]), "a wrong number says nothing of the other");
@@ -353,7 +345,7 @@ fn who_asked_at_an_older_number_is_left_alone_at_the_later_one() {
     let listed = retailer.json(&["members", "decisions"]);
     let id = listed.as_array().expect("a list")[2]["decision_id"].as_str().expect("an id").to_owned();
     order(&retailer, &["undo", &id]);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(handed_out(&retailer), once(&[1, 3, 5]), "{report:#}");
 }
 
@@ -363,7 +355,7 @@ fn who_was_touched_at_an_older_number_waits_at_the_later_one() {
     assert_eq!(count(&first, "/campaigns/warm-add/planned"), 3);
     (0..2).for_each(|pair| _ = merge_pair(&retailer, pair));
     switch(&mut retailer, true);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(report["campaigns"]["warm-add"]["deferred"], json!({ "gap": 3 }), "{report:#}");
     assert_eq!(count(&report, "/campaigns/warm-add/planned"), 1, "the one who is nobody's other half");
     let tasks = |retailer: &Retailer, at: usize| -> BTreeSet<String> {
@@ -375,7 +367,7 @@ fn who_was_touched_at_an_older_number_waits_at_the_later_one() {
     // Taken apart: the touch goes with its number, the other member may be contacted, and nobody is twice.
     let listed = retailer.json(&["members", "decisions"]);
     order(&retailer, &["undo", listed[1]["decision_id"].as_str().expect("an id")]);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/campaigns/warm-add/planned"), 1, "{report:#}");
     let after = members(&retailer);
     assert_eq!(tasks(&retailer, 0), BTreeSet::from([after["A0"].clone()]));
@@ -384,7 +376,7 @@ fn who_was_touched_at_an_older_number_waits_at_the_later_one() {
     // A month later the merged member gets its second touch, and no third.
     for (days, planned) in [(40, 5), (40, 0)] {
         retailer.pass_days(days);
-        assert_eq!(count(&again(&mut retailer), "/campaigns/warm-add/planned"), planned);
+        assert_eq!(count(&retailer.again(), "/campaigns/warm-add/planned"), planned);
     }
     assert_eq!(handed_out(&retailer), [(0, 2), (1, 2), (2, 1), (3, 1), (4, 2), (5, 2)].map(|(at, times)| (phone(at), times)).into());
 }
@@ -399,7 +391,7 @@ fn who_was_held_out_at_an_older_number_is_held_out_at_the_later_one() {
     switch(&mut retailer, true);
     retailer.edit_config("holdout = 0.5", "holdout = 0.0");
     retailer.pass_days(40);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/campaigns/warm-add/held_out"), held_out, "{report:#}");
     assert_eq!(count(&report, "/campaigns/warm-add/planned"), PAIRS as u64 - held_out);
     // Taken apart again, who was held out stays so: both numbers were drawn.
@@ -407,7 +399,7 @@ fn who_was_held_out_at_an_older_number_is_held_out_at_the_later_one() {
     for decision in decisions.as_array().expect("a list") {
         order(&retailer, &["undo", decision["decision_id"].as_str().expect("an id")]);
     }
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/campaigns/warm-add/held_out"), 2 * held_out, "{report:#}");
 }
 
@@ -418,7 +410,7 @@ fn links_and_refusals_at_an_older_number_hold_for_the_merged_member() {
     (0..4).for_each(|pair| _ = merge_pair(&retailer, pair));
     switch(&mut retailer, true);
     retailer.pass_days(40);
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/members/phone_only"), 3, "one was added as a friend under the older number: {report:#}");
     assert_eq!(count(&report, "/campaigns/warm-add/audience"), 3);
     assert_eq!(report["campaigns"]["warm-add"]["refused"], json!({ "suppressed": 2 }));
@@ -437,14 +429,14 @@ fn of_two_open_tasks_of_a_merged_member_one_is_done() {
     let first = retailer.once();
     assert_eq!((count(&first, "/campaigns/warm-add/planned"), sent(&first)), (4, 1));
     (0..2).for_each(|pair| _ = merge_pair(&retailer, pair));
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/campaigns/warm-add/planned"), 0, "{report:#}");
     let taken_back: u64 = report["cancelled"].as_object().expect("a map").values().filter_map(Value::as_u64).sum();
     assert_eq!(taken_back, 3, "{report:#}");
     // Who was not touched is planned anew, at the member's phone, and sent when the channel takes more.
     for _ in 0..3 {
         retailer.pass_days(1);
-        again(&mut retailer);
+        retailer.again();
     }
     let touched: Vec<usize> =
         (0..2).map(|pair| [2 * pair, 2 * pair + 1].iter().filter_map(|at| handed_out(&retailer).get(&phone(*at)).copied()).sum()).collect();

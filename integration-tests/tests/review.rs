@@ -5,7 +5,7 @@ use std::fs;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use members::{Made, Plan, make};
-use reunion_integration_tests::harness::{Retailer, assert_sums, count};
+use reunion_integration_tests::harness::{Retailer, count};
 use serde_json::{Value, json};
 
 #[path = "../../core/linkage/tests/members/mod.rs"]
@@ -54,13 +54,6 @@ fn is_one(pair: &Value, truth: &HashMap<String, usize>) -> bool {
     records(pair).iter().map(|record| truth[record]).collect::<BTreeSet<_>>().len() == 1
 }
 
-fn again(retailer: &mut Retailer) -> Value {
-    retailer.touch("pos.csv");
-    let report = retailer.once();
-    assert_sums(&report);
-    report
-}
-
 /// Accepts what is one person and rejects what is not.
 fn answer(retailer: &Retailer, asked: &[Value], truth: &HashMap<String, usize>) -> [usize; 2] {
     let (one, two): (Vec<_>, Vec<_>) = asked.iter().partition(|pair| is_one(pair, truth));
@@ -77,7 +70,7 @@ fn answer(retailer: &Retailer, asked: &[Value], truth: &HashMap<String, usize>) 
 
 #[test]
 fn probable_duplicates_are_listed_and_answered() {
-    let (mut retailer, truth) = retailer(2_000, 77);
+    let (retailer, truth) = retailer(2_000, 77);
     retailer.once();
     let listed = ls(&retailer, &["--limit", "5000"]);
     let total = count(&listed, "/pairs_total");
@@ -113,7 +106,7 @@ fn probable_duplicates_are_listed_and_answered() {
     assert!(why.starts_with("asked her at 139****0001 (probability 0.99") && why.contains("name "), "{why}");
     let undone = decisions[0]["decision_id"].as_str().expect("an id").to_owned();
 
-    let report = again(&mut retailer);
+    let report = retailer.again();
     assert_eq!(count(&report, "/members/merged"), 1, "{report:#}");
     let after = ls(&retailer, &["--limit", "5000"]);
     assert_ne!(after["generation"], listed["generation"]);
@@ -137,7 +130,7 @@ fn so_they_do_with_a_ledger_in_postgresql() {
     merges_what_is_shown(retailer, &truth);
 }
 
-fn merges_what_is_shown(mut retailer: Retailer, truth: &HashMap<String, usize>) {
+fn merges_what_is_shown(retailer: Retailer, truth: &HashMap<String, usize>) {
     retailer.once();
     let refused = retailer.run(&["members", "review", "merge"]).exits(3);
     assert!(refused.stderr.contains("nothing was merged") && refused.stderr.contains("268"), "{}", refused.stderr);
@@ -176,7 +169,7 @@ fn merges_what_is_shown(mut retailer: Retailer, truth: &HashMap<String, usize>) 
     // What somebody takes back is left to people from then on, and counts against scores.
     let decision = merged[0]["decision_id"].as_str().expect("an id");
     retailer.json(&["members", "undo", decision, "--why", "twins"]);
-    again(&mut retailer);
+    retailer.again();
     let listed = ls(&retailer, &["--limit", "10000"]);
     assert!(pairs(&listed).iter().any(|pair| records(pair) == records(&merged[0])), "it is a question again");
     let one = count(&done, "/band/one_person_from_here");

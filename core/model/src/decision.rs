@@ -92,6 +92,12 @@ impl Decision {
         self.left.iter().chain(&self.right).copied()
     }
 
+    /// Whether it stands between two groups: it has records of the one on one side, and of the other on the other.
+    pub fn is_between(&self, one: impl Fn(&RecordKey) -> bool, other: impl Fn(&RecordKey) -> bool) -> bool {
+        let across = |left: &[RecordKey], right: &[RecordKey]| left.iter().any(&one) && right.iter().any(&other);
+        across(&self.left, &self.right) || across(&self.right, &self.left)
+    }
+
     /// The same between other groups; `None` where one of them is empty, and nothing is said.
     fn between(&self, left: Vec<RecordKey>, right: Vec<RecordKey>) -> Option<Self> {
         (!left.is_empty() && !right.is_empty()).then_some(Self { left, right, ..*self })
@@ -181,10 +187,7 @@ fn left_by(later: &Decision, earlier: &Decision) -> Option<Vec<Decision>> {
         }
         (DecisionKind::Apart, DecisionKind::Same) => {
             let [on_left, on_right] = [set(&later.left), set(&later.right)];
-            let ties = |one: &BTreeSet<RecordKey>, other: &BTreeSet<RecordKey>| {
-                earlier.left.iter().any(|record| one.contains(record)) && earlier.right.iter().any(|record| other.contains(record))
-            };
-            if !ties(&on_left, &on_right) && !ties(&on_right, &on_left) {
+            if !earlier.is_between(|record| on_left.contains(record), |record| on_right.contains(record)) {
                 return None;
             }
             let ((left, left_rest), (right, right_rest)) = (divide(&earlier.left, &on_left), divide(&earlier.right, &on_left));

@@ -53,11 +53,9 @@ impl<'a> View<'a> {
     /// # Errors
     /// Where files cannot be read.
     pub fn table(&self, name: &str) -> Result<Option<RecordBatch>, Failure> {
-        let doing = || format!("the table {name} cannot be read");
-        let parts = self.generation.live(name, None).doing(doing)?;
-        let batches = parts.map(|part| part.map(|part| part.batch)).collect::<Result<Vec<_>, _>>().doing(doing)?;
+        let batches = self.batches(name, None)?;
         let Some(first) = batches.first() else { return Ok(None) };
-        concat_batches(&first.schema(), &batches).map(Some).doing(doing)
+        concat_batches(&first.schema(), &batches).map(Some).doing(|| format!("the table {name} cannot be read"))
     }
 
     /// The rows of a table that are wanted, as one batch; `None` where there are none. Read part by part, so
@@ -72,11 +70,11 @@ impl<'a> View<'a> {
         concat_batches(&first.schema(), &found).map(Some).doing(|| format!("the table {table} cannot be read"))
     }
 
-    /// These columns of a table, part by part.
+    /// These columns of a table, or all, in parts.
     ///
     /// # Errors
     /// Where files cannot be read.
-    pub fn batches(&self, table: &str, columns: &[&str]) -> Result<Vec<RecordBatch>, Failure> {
+    pub fn batches(&self, table: &str, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, Failure> {
         let mut batches = Vec::new();
         self.each_part(table, columns, |batch| {
             batches.push(batch.clone());
@@ -85,18 +83,18 @@ impl<'a> View<'a> {
         Ok(batches)
     }
 
-    /// Hands over these columns of a table, part by part, so that no more than a part stays in memory.
+    /// Hands over these columns of a table, or all, part by part, so that no more than a part stays in memory.
     ///
     /// # Errors
     /// Where files cannot be read, or the taker's.
     pub fn each_part(
         &self,
         table: &str,
-        columns: &[&str],
+        columns: Option<&[&str]>,
         mut take: impl FnMut(&RecordBatch) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let doing = || format!("the table {table} cannot be read");
-        self.generation.live(table, Some(columns)).doing(doing)?.try_for_each(|part| take(&part.doing(doing)?.batch))
+        self.generation.live(table, columns).doing(doing)?.try_for_each(|part| take(&part.doing(doing)?.batch))
     }
 
     /// Hands over the rows of a table that are wanted, part by part.
@@ -107,15 +105,13 @@ impl<'a> View<'a> {
         wanted: &dyn Fn(&RecordBatch) -> BooleanArray,
         mut take: impl FnMut(RecordBatch),
     ) -> Result<(), Failure> {
-        let doing = || format!("the table {table} cannot be read");
-        for part in self.generation.live(table, columns).doing(doing)? {
-            let batch = part.doing(doing)?.batch;
-            let rows = filter_record_batch(&batch, &wanted(&batch)).doing(doing)?;
+        self.each_part(table, columns, |part| {
+            let rows = filter_record_batch(part, &wanted(part)).doing(|| format!("the table {table} cannot be read"))?;
             if rows.num_rows() > 0 {
                 take(rows);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Those rows of [`View::records`] that are wanted.

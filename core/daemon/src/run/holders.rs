@@ -14,10 +14,11 @@ use reunion_people::Held;
 
 use crate::failure::{Doing, Failure};
 
-use super::people::People;
+use super::people::{People, table};
 use super::setup::Setup;
 
-const TABLE: &str = "holders";
+/// The table's name.
+pub const TABLE: &str = "holders";
 /// The key column: a hash of all others.
 const KEY: &str = "holder_key";
 const CAME_WITH: &str = "came_with";
@@ -27,22 +28,21 @@ const CAME_WITH: &str = "came_with";
 /// # Errors
 /// Where it cannot be read.
 pub fn read(setup: &Setup<'_>) -> Result<Vec<Held>, Failure> {
-    let Some(base) = setup.base() else { return Ok(Vec::new()) };
-    let doing = || format!("the table {TABLE} of generation {} cannot be read", base.reference().number);
-    let mut held = Vec::new();
-    for part in base.live(TABLE, None).doing(doing)? {
-        let batch = part.doing(doing)?.batch;
-        let column = |name: &str| batch.column_by_name(name).expect("the table has this column");
-        let (members, records) = (column(MEMBER_ID).as_fixed_size_binary(), column(CAME_WITH).as_fixed_size_binary());
-        let phones = column(PHONE).as_primitive::<UInt64Type>();
-        held.extend((0..batch.num_rows()).map(|row| Held {
-            member: MemberId::from_slice(members.value(row)).expect("16 bytes"),
-            phone: Phone::from_e164_digits(phones.value(row)),
-            came_with: records.is_valid(row).then(|| RecordKey::from_slice(records.value(row)).expect("16 bytes")),
-        }));
-    }
+    let mut held: Vec<Held> = table(setup, TABLE, None)?.iter().flat_map(held_in).collect();
     held.sort_unstable();
     Ok(held)
+}
+
+/// The entries in a part of the table.
+pub fn held_in(part: &RecordBatch) -> impl Iterator<Item = Held> {
+    let column = |name: &str| part.column_by_name(name).expect("the table has this column");
+    let (members, records) = (column(MEMBER_ID).as_fixed_size_binary(), column(CAME_WITH).as_fixed_size_binary());
+    let phones = column(PHONE).as_primitive::<UInt64Type>();
+    (0..part.num_rows()).map(move |row| Held {
+        member: MemberId::from_slice(members.value(row)).expect("16 bytes"),
+        phone: Phone::from_e164_digits(phones.value(row)),
+        came_with: records.is_valid(row).then(|| RecordKey::from_slice(records.value(row)).expect("16 bytes")),
+    })
 }
 
 /// Writes what changed.

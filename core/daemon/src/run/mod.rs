@@ -5,7 +5,7 @@ pub mod campaigns;
 mod commit;
 mod contacts;
 mod guards;
-mod holders;
+pub mod holders;
 mod outreach;
 mod people;
 mod population;

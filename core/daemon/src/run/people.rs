@@ -286,7 +286,7 @@ pub fn golden_plan(setup: &Setup<'_>) -> Result<GoldenPlan, Failure> {
 }
 
 /// All batches of a table of the head.
-fn table(setup: &Setup<'_>, name: &str, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, Failure> {
+pub fn table(setup: &Setup<'_>, name: &str, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, Failure> {
     let Some(base) = setup.base() else { return Ok(Vec::new()) };
     let doing = || format!("the table {name} of generation {} cannot be read", base.reference().number);
     collect(base.live(name, columns).doing(doing)?).doing(doing)

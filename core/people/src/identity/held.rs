@@ -39,6 +39,7 @@ pub struct HeldNumbers {
 /// Of each number the records that it is known to have come with.
 pub(super) struct Known {
     by_phone: HashMap<u64, HashSet<u128>>,
+    /// The same numbers, as a set that is quick to ask about every record.
     phones: KeySet,
 }
 
@@ -109,11 +110,17 @@ fn holders_of(resolved: &Resolved, turn: u8, records: &[u32], known: &HashSet<u1
 }
 
 /// Who holds these numbers, of all members: those that were decided have other entries than `before`, the others the same.
-pub(super) fn held_numbers(resolved: &Resolved, sets: &Sets, ids: &[MemberId], removed: &[MemberId], before: &[Held]) -> HeldNumbers {
+pub(super) fn held_numbers(
+    resolved: &Resolved,
+    sets: &Sets,
+    set_of: &[u32],
+    ids: &[MemberId],
+    removed: &[MemberId],
+    before: &[Held],
+) -> HeldNumbers {
     if sets.held.is_empty() && before.is_empty() {
         return HeldNumbers::default();
     }
-    let set_of = sets.of_records(resolved.live.len());
     let held = sets.held.iter().filter_map(|(record, came_with)| {
         let member = *ids.get(set_of[*record as usize] as usize)?;
         let phone = Phone::from_e164_digits(resolved.rows.phones[resolved.live[*record as usize] as usize]);

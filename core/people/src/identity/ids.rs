@@ -84,9 +84,15 @@ impl Before {
 }
 
 /// Gives each set its id: that of a previous member, or a new one.
-pub(super) fn assign_ids(resolved: &Resolved, sets: &Sets, lookup: &Lookup, previous: PreviousMembers) -> Result<Ids, StateError> {
+pub(super) fn assign_ids(
+    resolved: &Resolved,
+    sets: &Sets,
+    set_of: &[u32],
+    lookup: &Lookup,
+    previous: PreviousMembers,
+) -> Result<Ids, StateError> {
     let before = Before::new(resolved, previous)?;
-    let heirs = Heirs::new(resolved, sets);
+    let heirs = Heirs::new(resolved, sets, set_of);
     let keeper = keepers(resolved, sets, &heirs);
     let mut taken_from = vec![NONE; sets.len()];
     for (member, set) in keeper.iter().enumerate().filter(|(_, set)| **set != NONE) {
@@ -150,11 +156,10 @@ fn previous_members(resolved: &Resolved, sets: &Sets, set: usize, members: &mut 
 struct Heirs(HashSet<(u32, u32)>);
 
 impl Heirs {
-    fn new(resolved: &Resolved, sets: &Sets) -> Self {
+    fn new(resolved: &Resolved, sets: &Sets, set_of: &[u32]) -> Self {
         if sets.handed_on.is_empty() || resolved.members.is_empty() {
             return Self(HashSet::new());
         }
-        let set_of = sets.of_records(resolved.live.len());
         let of = |wanted: bool| {
             let records = sets.handed_on.iter().filter(move |(_, is_former)| *is_former == wanted).map(|(record, _)| *record as usize);
             records.map(|record| (resolved.previous_member[record], set_of[record])).filter(|(member, _)| *member != NONE)

@@ -312,17 +312,18 @@ pub fn identify(
     let mut reasons = resolved.reason.clone();
     let sets = sets::join(&resolved, config, lookup, decisions, &held::Known::new(previous.held), &mut reasons)?;
     resolved.count(&reasons);
-    let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, lookup, previous)?;
+    let set_of = sets.of_records(resolved.live.len());
+    let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, &set_of, lookup, previous)?;
     let locate = |row: &u32| {
         let (chunk, row) = resolved.rows.locate(*row);
         (chunk as u32, row as u32)
     };
     let (assignments, (dirty, records)) = both(
-        || assignments(&resolved, &sets, &members.ids, &reasons),
+        || assignments(&resolved, &set_of, &members.ids, &reasons),
         || (dirty(&resolved, &sets, &taken_from, recompute), sets.rows.iter().map(locate).collect()),
     );
     let assignments = assignments?;
-    let held = held::held_numbers(&resolved, &sets, &members.ids, &removed, previous.held);
+    let held = held::held_numbers(&resolved, &sets, &set_of, &members.ids, &removed, previous.held);
     let settled = resolved.input.settled;
     let live = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE);
     let quarantined = live.clone().filter(|record| reasons[*record] != 0).count() as u64 + settled.quarantined;
@@ -363,8 +364,7 @@ fn dirty(resolved: &Resolved, sets: &Sets, taken_from: &[u32], recompute: bool) 
     (0..sets.len()).filter(is_dirty).map(|set| set as u32).collect()
 }
 
-fn assignments(resolved: &Resolved, sets: &Sets, ids: &[MemberId], reasons: &[u8]) -> Result<RecordBatch, StateError> {
-    let set_of = sets.of_records(resolved.live.len());
+fn assignments(resolved: &Resolved, set_of: &[u32], ids: &[MemberId], reasons: &[u8]) -> Result<RecordBatch, StateError> {
     let differs = |record: usize| {
         let had = (resolved.previous_member[record] != NONE).then(|| resolved.member(resolved.previous_member[record]));
         let has = (set_of[record] != NONE).then(|| ids[set_of[record] as usize]);

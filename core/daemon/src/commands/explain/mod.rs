@@ -135,6 +135,7 @@ impl Explainer<'_> {
         let own = filter_record_batch(records, &own).doing(|| "records cannot be chosen".to_owned())?;
         let rows = self.rows(&own)?;
         let unused = self.unused(member, &rows)?;
+        let rules_changed = self.has_other_rules()?;
         let keys = self.view.keys_of(&HashSet::from([member.0]))?.into_keys().collect();
         let stored = self.view.tags()?;
         let tags = self.app.config.tags.iter().filter_map(|(tag, of)| {
@@ -145,8 +146,8 @@ impl Explainer<'_> {
             "member_id": member,
             "records": own.num_rows(),
             "rows": self.joined(&rows, &unused)?,
-            "rules_changed": self.has_other_rules()?,
-            "not_used": self.not_used(member, &rows, &unused)?,
+            "rules_changed": rules_changed,
+            "not_used": self.not_used(member, &rows, &unused, !rules_changed)?,
             "who_is_who": members::of_member(self.app, self.view, &self.rules, &keys)?,
             "columns": self.columns(&rows)?,
             "tags": tags.collect::<Vec<_>>(),

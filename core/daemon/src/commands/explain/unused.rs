@@ -3,15 +3,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::UInt64Type;
 use reunion_model::record::{PHONE, REASON, RECORD_KEY};
 use reunion_model::schema::MEMBER_ID;
 use reunion_model::{Decision, DecisionKind, MemberId, Phone, Reason, RecordKey};
-use reunion_people::{Census, Fate, IdentityConfig, SharedPhonePolicy, Unused, Why, too_many_values};
+use reunion_people::{Census, Fate, Held, IdentityConfig, SharedPhonePolicy, Unused, Why, too_many_values};
 use serde_json::{Value, json};
 
 use crate::failure::{Doing, Failure};
-use crate::run::identity_config;
+use crate::run::{holders, identity_config};
 
 use super::Explainer;
 use super::derivation::{Rows, masked};
@@ -26,7 +25,7 @@ struct Others {
     records: HashMap<MemberId, HashSet<RecordKey>>,
     rows: HashMap<MemberId, RecordBatch>,
     /// Of each member and number, by which of its holders the member has it, where there were several.
-    holders: HashMap<(MemberId, u64), BTreeSet<Option<RecordKey>>>,
+    holders: HashMap<(MemberId, Phone), BTreeSet<Option<RecordKey>>>,
     decisions: Vec<Decision>,
     /// Whether the generation was made by the rules that the config has now.
     same_rules: bool,
@@ -41,7 +40,7 @@ impl Explainer<'_> {
         let columns = Census::columns(&config);
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         for (origin, _) in self.view.sources()? {
-            self.view.each_part(&format!("records/{origin}"), &columns, |part| census.ask(part).doing(doing))?;
+            self.view.each_part(&format!("records/{origin}"), Some(&columns), |part| census.ask(part).doing(doing))?;
         }
         let fates = self.fates(&census.found().map(|key| key.0).collect())?;
         Ok(census.unused(member, |record| fates.get(record).copied()))
@@ -55,7 +54,7 @@ impl Explainer<'_> {
     /// What became of those of these records that join others.
     fn fates(&self, keys: &HashSet<[u8; 16]>) -> Result<HashMap<RecordKey, Fate>, Failure> {
         let mut fates = HashMap::new();
-        self.view.each_part("assignments", &[RECORD_KEY, MEMBER_ID, REASON], |part| {
+        self.view.each_part("assignments", Some(&[RECORD_KEY, MEMBER_ID, REASON]), |part| {
             let [records, members] = [0, 1].map(|column| part.column(column).as_fixed_size_binary());
             let reasons = part.column(2).as_string::<i32>();
             for row in 0..part.num_rows() {
@@ -71,10 +70,11 @@ impl Explainer<'_> {
         Ok(fates)
     }
 
-    /// These values as a document: one entry for each reason why one does not join.
-    pub(super) fn not_used(&self, member: MemberId, rows: &Rows, unused: &[Unused]) -> Result<Vec<Value>, Failure> {
+    /// These values as a document: one entry for each reason why one does not join. `same_rules` says whether the generation
+    /// was made by the rules that the config has now.
+    pub(super) fn not_used(&self, member: MemberId, rows: &Rows, unused: &[Unused], same_rules: bool) -> Result<Vec<Value>, Failure> {
         let config = identity_config(&self.app.config);
-        let others = self.others(member, unused)?;
+        let others = self.others(member, unused, same_rules)?;
         let mut documents = Vec::new();
         for unused in unused {
             let mut value = json!({ "columns": unused.columns, "values": masked(&unused.columns, &unused.values) });
@@ -147,19 +147,14 @@ impl Explainer<'_> {
         Ok(whys)
     }
 
-    fn others(&self, member: MemberId, unused: &[Unused]) -> Result<Others, Failure> {
+    fn others(&self, member: MemberId, unused: &[Unused], same_rules: bool) -> Result<Others, Failure> {
         let of_value = |unused: &Unused| match &unused.why {
             Why::Apart { members, .. } => members.keys().take(OTHERS_MAX).copied().collect(),
             _ => Vec::new(),
         };
         let mut members: HashSet<[u8; 16]> = unused.iter().flat_map(of_value).map(|member| member.0).collect();
-        let mut others = Others {
-            records: HashMap::new(),
-            rows: HashMap::new(),
-            holders: HashMap::new(),
-            decisions: Vec::new(),
-            same_rules: !self.has_other_rules()?,
-        };
+        let mut others =
+            Others { records: HashMap::new(), rows: HashMap::new(), holders: HashMap::new(), decisions: Vec::new(), same_rules };
         if members.is_empty() {
             return Ok(others);
         }
@@ -173,8 +168,10 @@ impl Explainer<'_> {
             let own = arrow::compute::filter_record_batch(&rows, &own).doing(|| "records cannot be chosen".to_owned())?;
             others.rows.insert(MemberId(*member), own);
         }
-        if let Some(held) = self.view.rows_where("holders", |part| is_in(part, MEMBER_ID, &members))? {
-            others.add_holders(&held);
+        if let Some(held) = self.view.rows_where(holders::TABLE, |part| is_in(part, MEMBER_ID, &members))? {
+            for Held { member, phone, came_with } in holders::held_in(&held) {
+                others.holders.entry((member, phone)).or_default().insert(came_with);
+            }
         }
         others.decisions = self.state.ask(self.state.ledger.facts())?.decisions;
         Ok(others)
@@ -184,33 +181,17 @@ impl Explainer<'_> {
 const RECYCLED: &str = "identity.shared_phone.recycled_after_days";
 
 impl Others {
-    fn add_holders(&mut self, held: &RecordBatch) {
-        let column = |name: &str| held.column_by_name(name).expect("the table has this column");
-        let (members, records) = (column(MEMBER_ID).as_fixed_size_binary(), column("came_with").as_fixed_size_binary());
-        let phones = column(PHONE).as_primitive::<UInt64Type>();
-        for row in 0..held.num_rows() {
-            let Some(member) = MemberId::from_slice(members.value(row)) else { continue };
-            let came_with = records.is_valid(row).then(|| RecordKey::from_slice(records.value(row))).flatten();
-            self.holders.entry((member, phones.value(row))).or_default().insert(came_with);
-        }
-    }
-
     /// Whether the number came from one of them to the other.
     fn are_other_holders(&self, member: MemberId, other: MemberId, phone: &str) -> bool {
-        let Ok(phone) = phone.parse().map(|digits| Phone::from_e164_digits(digits).e164_digits()) else { return false };
+        let Ok(phone) = phone.parse().map(Phone::from_e164_digits) else { return false };
         let [one, two] = [member, other].map(|member| self.holders.get(&(member, phone)));
         one.zip(two).is_some_and(|(one, two)| one.is_disjoint(two))
     }
 
     /// The decisions by which an operator keeps two members apart.
     fn kept_apart(&self, member: MemberId, other: MemberId) -> impl Iterator<Item = String> {
-        let has = |member: MemberId, side: &[RecordKey]| {
-            self.records.get(&member).is_some_and(|records| side.iter().any(|record| records.contains(record)))
-        };
-        let keeps = |of: &&Decision| {
-            of.kind == DecisionKind::Apart
-                && ((has(member, &of.left) && has(other, &of.right)) || (has(member, &of.right) && has(other, &of.left)))
-        };
+        let is_of = |member: MemberId| move |record: &RecordKey| self.records.get(&member).is_some_and(|records| records.contains(record));
+        let keeps = |of: &&Decision| of.kind == DecisionKind::Apart && of.is_between(is_of(member), is_of(other));
         let found: BTreeSet<String> = self.decisions.iter().filter(keeps).map(|of| of.id.to_string()).collect();
         found.into_iter()
     }

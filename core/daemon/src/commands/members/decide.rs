@@ -150,10 +150,7 @@ fn new(book: &Book, decisions: Vec<Decision>, sides: [BTreeSet<MemberId>; 2]) ->
 fn kept_apart(in_force: &[Decision], one: &[RecordKey], other: &[RecordKey]) -> Option<String> {
     let mut by = BTreeSet::new();
     for (one, other) in one.iter().flat_map(|one| other.iter().map(move |other| (one, other))) {
-        let keeps = |decision: &&Decision| {
-            let across = |one, other| decision.left.contains(one) && decision.right.contains(other);
-            decision.kind == DecisionKind::Apart && (across(one, other) || across(other, one))
-        };
+        let keeps = |of: &&Decision| of.kind == DecisionKind::Apart && of.is_between(|record| record == one, |record| record == other);
         by.insert(in_force.iter().find(keeps)?.id.to_string());
     }
     Some(list(by.into_iter()))
@@ -162,10 +159,8 @@ fn kept_apart(in_force: &[Decision], one: &[RecordKey], other: &[RecordKey]) -> 
 /// That members are one already, and what will change that.
 fn one_already(book: &Book, member: MemberId) -> String {
     let own = book.keys(&BTreeSet::from([member]));
-    let splits = |decision: &&Decision| {
-        let of = |side: &[RecordKey]| side.iter().any(|row| own.contains(row));
-        decision.kind == DecisionKind::Apart && of(&decision.left) && of(&decision.right)
-    };
+    let is_own = |row: &RecordKey| own.contains(row);
+    let splits = |of: &&Decision| of.kind == DecisionKind::Apart && of.is_between(is_own, is_own);
     let already = format!("they are one member already, {member}");
     match book.in_force().iter().find(splits) {
         None => already,

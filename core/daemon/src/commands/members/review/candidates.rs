@@ -2,20 +2,21 @@
 //!
 //! The file holds what can be made again: ids of members, weights and degrees of agreement, and no value of anybody.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 
-use reunion_linkage::{BlockingReport, Dirty, Model, Pair, Plan, Rows, Table, score, train};
+use reunion_linkage::{Dirty, Pair, Plan, Rows, Table, score, train};
 use reunion_model::MemberId;
 use reunion_model::limits::REVIEW_PAIRS_MAX;
 use reunion_model::schema::{MEMBER_ID, PHONE};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::failure::{Doing, Failure};
 
 use super::super::super::view::{View, member_ids};
+use super::gate::millibits;
 
 /// What says less is not shown.
 const BITS_SHOWN_MIN: f64 = 0.05;
@@ -27,7 +28,7 @@ const FILE: &str = "review.json";
 const NAMES_ALIKE: [&str; 5] = ["exact", "homophone_tone", "homophone", "romanised", "swapped"];
 
 /// The probable duplicates of a generation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Candidates {
     version: u32,
     /// The generation, and the checksum of its manifest: its number is given again after a rollback.
@@ -39,10 +40,8 @@ pub struct Candidates {
     pub columns: Vec<String>,
     /// Why no pair could be scored, where that is so.
     pub unscored: Option<String>,
-    /// What was learned.
-    pub model: Option<Model>,
-    /// What became of the blocks of rows that were compared.
-    pub blocking: Option<BlockingReport>,
+    /// How often a member was in a group that was too large to be compared.
+    pub rows_skipped: usize,
     /// The most probable pair first.
     pub pairs: Vec<Candidate>,
     /// Pairs that are probable enough and not among these, which are more probable.
@@ -94,54 +93,42 @@ impl Candidates {
     }
 
     /// Whole or not at all: a command beside this one may read it.
-    fn write(&self, file: &Path) -> std::io::Result<()> {
-        let part = file.with_extension(format!("json.{}", std::process::id()));
-        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        let written = written.and_then(|mut open| open.write_all(&serde_json::to_vec(self)?)).and_then(|()| fs::rename(&part, file));
-        if written.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        written
+    fn write(&self, file: &Path) -> io::Result<()> {
+        let mut part = NamedTempFile::new_in(file.parent().unwrap_or(file))?;
+        part.write_all(&serde_json::to_vec(self)?)?;
+        part.persist(file)?;
+        Ok(())
     }
 
     /// Scores the members of the head.
     fn find(view: &View<'_>) -> Result<Self, Failure> {
-        let none = |unscored: String| Self {
-            version: VERSION,
-            generation: view.head.generation,
-            manifest: view.head.manifest_checksum.clone(),
-            members: 0,
-            columns: Vec::new(),
-            unscored: Some(unscored),
-            model: None,
-            blocking: None,
-            pairs: Vec::new(),
-            left_out: 0,
-        };
+        let (generation, manifest) = (view.head.generation, view.head.manifest_checksum.clone());
+        let none = Self { version: VERSION, generation, manifest, ..Self::default() };
         let schema = view.schema()?;
         let mut known: Vec<&str> = schema.columns.iter().map(|column| column.name.as_str()).collect();
         known.push(PHONE);
         let Some(mut plan) = Plan::retail(&known) else {
-            return Ok(none("members have too few columns that tell people apart: a name, a birthday and a store would do".to_owned()));
+            let why = "members have too few columns that tell people apart: a name, a birthday and a store would do";
+            return Ok(Self { unscored: Some(why.to_owned()), ..none });
         };
         plan.limits.kept_max = REVIEW_PAIRS_MAX;
         let mut wanted = plan.columns();
         wanted.push(MEMBER_ID);
-        let batches = view.batches("members", &wanted)?;
+        let batches = view.batches("members", Some(&wanted))?;
         let doing = || "probable duplicates cannot be worked out".to_owned();
         let table = Table::read(&plan, Rows { batches: &batches, key: MEMBER_ID, side: None }).doing(doing)?;
         let columns = plan.comparisons.iter().map(|comparison| comparison.column.clone()).collect();
+        let found = Self { members: table.rows(), columns, ..none };
         let model = match train(&table, &plan) {
             Ok(model) => model,
-            Err(error) => return Ok(Self { members: table.rows(), columns, ..none(error.to_string()) }),
+            Err(error) => return Ok(Self { unscored: Some(error.to_string()), ..found }),
         };
         let scored = score(&table, &plan, &model, Dirty::All).doing(doing)?;
         let ids: Vec<MemberId> = batches.iter().flat_map(member_ids).collect();
         let mut pairs: Vec<Candidate> = scored.pairs.iter().map(|pair| Candidate::new(pair, &ids)).collect();
         pairs.sort_by(|one, other| other.weight_bits.total_cmp(&one.weight_bits).then_with(|| one.id.cmp(&other.id)));
-        let (members, left_out) = (table.rows(), scored.left_out);
-        let (model, blocking) = (Some(model), Some(scored.blocking));
-        Ok(Self { members, columns, unscored: None, model, blocking, pairs, left_out, ..none(String::new()) })
+        let rows_skipped = scored.blocking.keys.iter().map(|key| key.rows_skipped).sum();
+        Ok(Self { rows_skipped, pairs, left_out: scored.left_out, ..found })
     }
 }
 
@@ -162,7 +149,7 @@ impl Candidate {
 
     /// Its weight as decisions keep it.
     pub fn weight_millibits(&self) -> i64 {
-        (self.weight_bits * 1000.0).round() as i64
+        millibits(self.weight_bits)
     }
 
     /// Whether scores alone may ever decide about it: only where the names agree at least in sound.
@@ -241,8 +228,7 @@ mod tests {
             members: 2,
             columns: vec!["name".to_owned()],
             unscored: None,
-            model: None,
-            blocking: None,
+            rows_skipped: 7,
             pairs: vec![candidate(Some("exact"))],
             left_out: 0,
         };

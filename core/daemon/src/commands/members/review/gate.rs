@@ -10,8 +10,8 @@ use reunion_ledger::DecisionRecord;
 use reunion_model::decision::Standing;
 use reunion_model::{DecisionId, DecisionKind, DecisionSource};
 
-/// The lower ends of the bands, as probabilities and in thousandths of a bit, the lowest first.
-pub const BANDS: [(f64, i64); 4] = [(0.9, 3_170), (0.99, 6_629), (0.999, 9_964), (0.9999, 13_288)];
+/// The lower ends of the bands, as probabilities, the lowest first.
+const BANDS: [f64; 4] = [0.9, 0.99, 0.999, 0.9999];
 /// The normal quantile of a confidence of 95 % on one side.
 const QUANTILE: f64 = 1.644_854;
 
@@ -46,6 +46,16 @@ pub struct Band {
     pub own: Tally,
     /// Those, and the reviews of the bands above.
     pub from_here: Tally,
+}
+
+/// A weight as decisions keep it.
+pub fn millibits(bits: f64) -> i64 {
+    (bits * 1000.0).round() as i64
+}
+
+/// The weight of a probability, in thousandths of a bit.
+fn weight_of(probability: f64) -> i64 {
+    millibits((probability / (1.0 - probability)).log2())
 }
 
 impl Tally {
@@ -93,10 +103,11 @@ pub fn bands(reviews: &[Review]) -> Vec<Band> {
         let inside = reviews.iter().filter(|of| of.weight_millibits >= from && to.is_none_or(|to| of.weight_millibits < to));
         inside.fold(Tally::default(), |tally, of| Tally { reviewed: tally.reviewed + 1, one: tally.one + u32::from(of.is_one) })
     };
-    let band = |(at, (probability_min, from)): (usize, &(f64, i64))| {
-        let (probability_max, to) = BANDS.get(at + 1).copied().unzip();
-        let (own, from_here) = (tally(*from, to), tally(*from, None));
-        Band { probability_min: *probability_min, probability_max, weight_millibits_min: *from, own, from_here }
+    let band = |(at, probability_min): (usize, &f64)| {
+        let probability_max = BANDS.get(at + 1).copied();
+        let from = weight_of(*probability_min);
+        let (own, from_here) = (tally(from, probability_max.map(weight_of)), tally(from, None));
+        Band { probability_min: *probability_min, probability_max, weight_millibits_min: from, own, from_here }
     };
     BANDS.iter().enumerate().map(band).collect()
 }
@@ -144,10 +155,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_bands_are_one_number_in_two_units() {
-        for (probability, millibits) in BANDS {
-            let odds: f64 = probability / (1.0 - probability);
-            assert!((odds.log2() * 1000.0 - millibits as f64).abs() <= 1.0, "{probability}");
-        }
+        assert_eq!(BANDS.map(weight_of), [3_170, 6_629, 9_964, 13_288]);
     }
 
     #[test]

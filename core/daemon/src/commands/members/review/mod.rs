@@ -65,10 +65,9 @@ fn ls(app: &App, state: &State, args: &ReviewLsArgs) -> Result<Exit, Failure> {
     open.truncate(args.limit as usize);
     let members: Vec<MemberId> = open.iter().flat_map(|pair| [pair.left, pair.right]).collect();
     let book = book.with(&view, &phone_rules(app)?, &members)?;
-    let skipped = found.blocking.as_ref().map_or(0, |blocking| blocking.keys.iter().map(|key| key.rows_skipped).sum());
     let document = json!({
         "generation": found.generation, "members": found.members, "compared": found.columns, "unscored": found.unscored,
-        "pairs_total": total, "pairs_left_out": found.left_out, "rows_skipped": skipped, "sample": args.sample,
+        "pairs_total": total, "pairs_left_out": found.left_out, "rows_skipped": found.rows_skipped, "sample": args.sample,
         "pairs": open.iter().map(|pair| pair_document(pair, &found.columns, &book)).collect::<Vec<_>>(),
     });
     app.print(&document, text::ls)?;
@@ -89,13 +88,18 @@ fn pair_document(pair: &Candidate, columns: &[String], book: &Book) -> Value {
 
 /// Decides that each of these pairs is one person, or two.
 fn answer(app: &App, state: &State, args: &ReviewAnswerArgs, kind: DecisionKind) -> Result<Exit, Failure> {
-    let view = View::open(app, state)?;
-    let found = candidates(app, &view)?;
+    let mut order = Order::new(app, state, OrderArgs { why: None, dry_run: args.dry_run })?;
+    let found = candidates(app, &order.view)?;
     let pairs = args.pairs.iter().map(|id| known(&found, id)).collect::<Result<Vec<_>, _>>()?;
+    let members: Vec<MemberId> = pairs.iter().flat_map(|pair| [pair.left, pair.right]).collect();
+    let mut book = order.book(&members)?;
     let mut documents = Vec::new();
     let mut answered = Ok(());
     for pair in pairs {
-        match answer_one(app, state, args, kind, &found, pair) {
+        let weight_millibits = pair.has_names_alike(&found.columns).then(|| pair.weight_millibits());
+        order.basis = Basis { source: DecisionSource::Review, weight_millibits };
+        order.args.why = Some(why(pair, &found.columns, args.why.as_deref()));
+        match answer_one(&order, &mut book, pair, kind) {
             Ok(document) => documents.push(document),
             Err(failure) => {
                 answered = Err(failure);
@@ -109,27 +113,17 @@ fn answer(app: &App, state: &State, args: &ReviewAnswerArgs, kind: DecisionKind)
     answered.map(|()| Exit::Done)
 }
 
-fn answer_one(
-    app: &App,
-    state: &State,
-    args: &ReviewAnswerArgs,
-    kind: DecisionKind,
-    found: &Candidates,
-    pair: &Candidate,
-) -> Result<Value, Failure> {
-    let weight_millibits = pair.has_names_alike(&found.columns).then(|| pair.weight_millibits());
-    let why = why(pair, &found.columns, args.why.as_deref());
-    let order = OrderArgs { why: Some(why), dry_run: args.dry_run };
-    let order = Order { basis: Basis { source: DecisionSource::Review, weight_millibits }, ..Order::new(app, state, order)? };
-    let book = order.book(&[pair.left, pair.right])?;
+fn answer_one(order: &Order<'_>, book: &mut Book, pair: &Candidate, kind: DecisionKind) -> Result<Value, Failure> {
+    // The answer before this one counts.
+    book.decisions = order.view.state.ask(order.view.state.ledger.decisions())?;
     let mut document = match kind {
         DecisionKind::Same => {
-            let verdict = decide::merge(&book, &[pair.left, pair.right], &mut new_id)?;
-            order.carry_out("merge", "members review accept", &book, &verdict)?
+            let verdict = decide::merge(book, &[pair.left, pair.right], &mut new_id)?;
+            order.carry_out("merge", "members review accept", book, &verdict)?
         }
         DecisionKind::Apart => {
-            let verdict = decide::keep_apart(&book, pair.left, pair.right, &mut new_id)?;
-            order.carry_out("keep-apart", "members review reject", &book, &verdict)?
+            let verdict = decide::keep_apart(book, pair.left, pair.right, &mut new_id)?;
+            order.carry_out("keep-apart", "members review reject", book, &verdict)?
         }
     };
     document["pair"] = pair.id.as_str().into();
