@@ -34,6 +34,7 @@ mod manifest;
 mod orphans;
 mod parquet_file;
 mod segment;
+mod sixteen;
 mod table;
 mod verify;
 mod writer;

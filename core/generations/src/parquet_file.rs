@@ -21,7 +21,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
 };
 use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
@@ -31,6 +31,7 @@ use reunion_keys::KeyRing;
 use reunion_model::limits::BATCH_ROWS_MAX;
 
 use crate::durable::{NewFile, Points, failed};
+use crate::sixteen::{self, is_sixteen};
 use crate::{DiskError, FileEntry, GenerationError};
 
 /// Rows of a row group, which is also the batch that readers are given: large enough for kernels,
@@ -73,11 +74,12 @@ impl FileWriter {
         let path = people.join(&name);
         let file = NewFile::create(&path, points)?;
         let properties = properties(keys, first).map_err(GenerationError::writing(&path))?;
-        let arrow = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties)).map_err(GenerationError::writing(&path))?;
+        let schema = sixteen::in_file(schema);
+        let arrow = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(GenerationError::writing(&path))?;
         let (batches, waiting) = sync_channel(WAITING_MAX);
         let bytes = Arc::new(AtomicU64::new(0));
         let written = Arc::clone(&bytes);
-        let encoder = std::thread::spawn(move || encode(arrow, waiting, &written));
+        let encoder = std::thread::spawn(move || encode(arrow, &schema, waiting, &written));
         Ok(Self { batches: Some(batches), encoder: Some(encoder), bytes, path, name, data_key: keys.current(), rows: 0 })
     }
 
@@ -128,8 +130,14 @@ impl Drop for FileWriter {
     }
 }
 
-fn encode(mut arrow: ArrowWriter<NewFile>, batches: Receiver<RecordBatch>, bytes: &AtomicU64) -> Result<NewFile, ParquetError> {
+fn encode(
+    mut arrow: ArrowWriter<NewFile>,
+    schema: &SchemaRef,
+    batches: Receiver<RecordBatch>,
+    bytes: &AtomicU64,
+) -> Result<NewFile, ParquetError> {
     for batch in batches {
+        let batch = sixteen::to_write(&batch, schema)?;
         // In pieces that stay in the cache: the encoder makes copies of what it is given.
         for row in (0..batch.num_rows()).step_by(BATCH_ROWS_MAX) {
             arrow.write(&batch.slice(row, BATCH_ROWS_MAX.min(batch.num_rows() - row)))?;
@@ -160,7 +168,13 @@ fn properties(keys: &KeyRing, first: &RecordBatch) -> Result<WriterProperties, P
             DataType::Utf8 => {}
             // Ids and hashes do not repeat, and numbers are small beside them: what they would shrink by is
             // not worth the time.
-            _ => builder = builder.set_column_compression(path, Compression::UNCOMPRESSED),
+            kind => {
+                if is_sixteen(kind) {
+                    // Their lengths, which are all the same, take next to nothing so.
+                    builder = builder.set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+                }
+                builder = builder.set_column_compression(path, Compression::UNCOMPRESSED);
+            }
         }
     }
     Ok(builder.build())
@@ -196,6 +210,7 @@ impl KeyRetriever for Retriever {
 pub(crate) struct FileReader {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
+    schema: SchemaRef,
 }
 
 impl FileReader {
@@ -209,7 +224,7 @@ impl FileReader {
             ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_file_decryption_properties(decryption))
         };
         let metadata = load().map_err(GenerationError::reading(&path))?;
-        Ok(Self { path, metadata })
+        Ok(Self { path, schema: sixteen::from_file(metadata.schema()), metadata })
     }
 
     /// Where it lies.
@@ -219,7 +234,7 @@ impl FileReader {
 
     /// The columns.
     pub(crate) fn schema(&self) -> &SchemaRef {
-        self.metadata.schema()
+        &self.schema
     }
 
     /// Rows of each row group.
@@ -240,10 +255,11 @@ impl FileReader {
         let schema = reader.schema();
         let batches = reader.collect::<Result<Vec<_>, _>>();
         let damaged = |error| GenerationError::reading(&self.path)(ParquetError::from(error));
-        match <[RecordBatch; 1]>::try_from(batches.map_err(damaged)?) {
+        let batch = match <[RecordBatch; 1]>::try_from(batches.map_err(damaged)?) {
             Ok([batch]) => Ok(batch),
-            Err(batches) => concat_batches(&schema, &batches).map_err(damaged),
-        }
+            Err(batches) => concat_batches(&schema, &batches),
+        };
+        batch.and_then(|batch| sixteen::as_read(&batch, &sixteen::from_file(&schema))).map_err(damaged)
     }
 }
 

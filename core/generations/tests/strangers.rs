@@ -37,7 +37,7 @@ fn live(people: &Path, keys: &BTreeMap<u32, Vec<u8>>, table: &Table) -> BTreeMap
             data.dropped.iter().flat_map(&open).flat_map(|batch| batch.column(0).as_primitive::<UInt32Type>().values().to_vec()).collect();
         let mut at = 0;
         for batch in open(&data.file) {
-            let ids = batch.column_by_name(table.key.as_ref().unwrap()).unwrap().as_fixed_size_binary().clone();
+            let ids = batch.column_by_name(table.key.as_ref().unwrap()).unwrap().as_binary::<i32>().clone();
             for row in 0..batch.num_rows() {
                 let id: [u8; 16] = ids.value(row).try_into().unwrap();
                 match batch.column_by_name("value") {

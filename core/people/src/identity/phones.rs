@@ -1,6 +1,7 @@
 //! Who is on a phone: one person, several, nobody, or somebody else than before.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU128;
 
 use arrow::array::{Array, AsArray, PrimitiveArray, StringArray};
 use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
@@ -15,7 +16,7 @@ use crate::numbering::{Numbering, number};
 use crate::pull::{Chunk, RECORDS, Resolved};
 use crate::table::{NONE, StateError, byte_of, moments_of, typed};
 
-/// Phones that a thread judges, at the least.
+/// Phones that a thread judges, at the least, and cards that it reads.
 const PHONES_PER_THREAD_MIN: usize = 1024;
 
 /// The holders of the phones of usable records: each phone has one, or several.
@@ -36,18 +37,25 @@ impl Holders {
     pub(super) fn new(resolved: &Resolved, hints: &Hints, config: &SharedPhone, usable: &[u32], known: &Known, reasons: &mut [u8]) -> Self {
         let phone = |record: &u32| u128::from(resolved.rows.phones[resolved.live[*record as usize] as usize]);
         let Numbering { of, first } = number(&[&usable.iter().map(phone).collect::<Vec<_>>()]);
-        let (starts, places) = shared(&of, first.len());
-        let judged = on_all_cores(&starts, PHONES_PER_THREAD_MIN, |(from, to)| {
-            let cards = places[*from as usize..*to as usize].iter().map(|at| hints.card(resolved, usable[*at as usize]));
-            judge(&cards.collect::<Vec<_>>(), config)
+        let shared = Shared::new(&of, first.len());
+        let cards = on_all_cores(&shared.places, PHONES_PER_THREAD_MIN, |at| hints.card(resolved, usable[*at as usize]));
+        let judged = on_all_cores(&shared.phones, PHONES_PER_THREAD_MIN, |phone| {
+            judge(&shared.of(phone).map(|at| cards[at]).collect::<Vec<_>>(), config)
         });
+        drop(cards);
         let mut holders = Self { is_former: vec![false; first.len()], of, ..Self::default() };
         let mut turns = BTreeMap::new();
-        for ((from, to), judgement) in starts.into_iter().zip(judged) {
-            let places = &places[from as usize..to as usize];
-            holders.apply(places, usable, &judgement, reasons);
-            if judgement.turns.iter().any(|turn| *turn > 0) {
-                turns.extend(places.iter().copied().zip(judgement.turns));
+        for (phone, judgement) in shared.phones.iter().zip(judged) {
+            let places = shared.of(phone).map(|at| shared.places[at]);
+            match judgement {
+                Judgement::OneHolder => {}
+                Judgement::Nobody => places.for_each(|place| holders.set_aside(place, usable, Reason::SharedPhone, reasons)),
+                Judgement::Parted(parted) => {
+                    holders.part(places.clone(), usable, &parted, reasons);
+                    if parted.turns.iter().any(|turn| *turn > 0) {
+                        turns.extend(places.zip(parted.turns));
+                    }
+                }
             }
         }
         let of_holder =
@@ -58,49 +66,70 @@ impl Holders {
     }
 
     /// Gives the records of one phone their holders. The first holder has the phone's own number.
-    fn apply(&mut self, places: &[u32], usable: &[u32], judgement: &Judgement, reasons: &mut [u8]) {
-        let phone = self.of[places[0] as usize];
-        let mut numbers = vec![phone; judgement.holders.len().max(1)];
-        for (number, holder) in numbers.iter_mut().zip(&judgement.holders).skip(1) {
+    fn part(&mut self, mut places: impl Iterator<Item = u32> + Clone, usable: &[u32], parted: &Parted, reasons: &mut [u8]) {
+        let phone = places.clone().next().map_or(NONE, |first| self.of[first as usize]);
+        let mut numbers = vec![phone; parted.holders.len().max(1)];
+        for (number, holder) in numbers.iter_mut().zip(&parted.holders).skip(1) {
             *number = self.is_former.len() as u32;
             self.is_former.push(*holder == Holder::Former);
         }
-        if let Some(first) = judgement.holders.first() {
+        if let Some(first) = parted.holders.first() {
             self.is_former[phone as usize] = *first == Holder::Former;
         }
-        for (at, card) in places.iter().zip(&judgement.cards) {
+        for (place, card) in places.by_ref().zip(&parted.cards) {
             match card {
-                Ok(holder) => self.of[*at as usize] = numbers[*holder as usize],
-                Err(reason) => {
-                    self.of[*at as usize] = NONE;
-                    reasons[usable[*at as usize] as usize] = byte_of(*reason);
-                }
+                Ok(holder) => self.of[place as usize] = numbers[*holder as usize],
+                Err(reason) => self.set_aside(place, usable, *reason, reasons),
             }
         }
     }
+
+    fn set_aside(&mut self, place: u32, usable: &[u32], reason: Reason, reasons: &mut [u8]) {
+        self.of[place as usize] = NONE;
+        reasons[usable[place as usize] as usize] = byte_of(reason);
+    }
 }
 
-/// The places of records whose phone has several, phone by phone: the bounds of each phone, and the places.
-fn shared(of: &[u32], phones: usize) -> (Vec<(u32, u32)>, Vec<u32>) {
-    let mut cards = vec![0_u32; phones];
-    of.iter().for_each(|phone| cards[*phone as usize] += 1);
-    let mut bounds = Vec::new();
-    let mut next = vec![NONE; phones];
-    let mut total = 0;
-    for (phone, cards) in cards.iter().enumerate().filter(|(_, cards)| **cards > 1) {
-        next[phone] = total;
-        bounds.push((total, total + cards));
-        total += cards;
-    }
-    let mut places = vec![0; total as usize];
-    for (at, phone) in (0_u32..).zip(of) {
-        let next = &mut next[*phone as usize];
-        if *next != NONE {
-            places[*next as usize] = at;
-            *next += 1;
+/// Phones that several records have.
+struct Shared {
+    /// The places of those records among the usable ones, ascending: in the order in which their columns lie.
+    places: Vec<u32>,
+    /// Positions in `places`, those of a phone together.
+    by_phone: Vec<u32>,
+    /// The bounds of each phone in `by_phone`.
+    phones: Vec<(u32, u32)>,
+}
+
+impl Shared {
+    /// `of` has the number of each usable record's phone, which is below `phones`.
+    fn new(of: &[u32], phones: usize) -> Self {
+        let mut cards = vec![0_u32; phones];
+        of.iter().for_each(|phone| cards[*phone as usize] += 1);
+        let mut bounds = Vec::new();
+        let mut next = vec![NONE; phones];
+        let mut total = 0;
+        for (phone, cards) in cards.iter().enumerate().filter(|(_, cards)| **cards > 1) {
+            next[phone] = total;
+            bounds.push((total, total + cards));
+            total += cards;
         }
+        let mut places = Vec::with_capacity(total as usize);
+        let mut by_phone = vec![0; total as usize];
+        for (at, phone) in (0_u32..).zip(of) {
+            let next = &mut next[*phone as usize];
+            if *next != NONE {
+                by_phone[*next as usize] = places.len() as u32;
+                places.push(at);
+                *next += 1;
+            }
+        }
+        Self { places, by_phone, phones: bounds }
     }
-    (bounds, places)
+
+    /// Positions in `places` of the records of a phone, ascending.
+    fn of(&self, (from, to): &(u32, u32)) -> impl Iterator<Item = usize> + Clone + '_ {
+        self.by_phone[*from as usize..*to as usize].iter().map(|at| *at as usize)
+    }
 }
 
 /// The columns that tell people on one phone apart. By chunk; `None` where the chunk lacks the column.
@@ -132,7 +161,8 @@ impl<'a> Hints<'a> {
     fn card(&self, resolved: &Resolved, record: u32) -> Card {
         let row = resolved.live[record as usize];
         let (chunk, at) = resolved.rows.locate(row);
-        let name = self.names[chunk].filter(|names| names.is_valid(at)).map(|names| self.lookup.row_hash(names.value(at).as_bytes()));
+        let name = self.names[chunk].filter(|names| names.is_valid(at));
+        let name = name.and_then(|names| NonZeroU128::new(self.lookup.row_hash(names.value(at).as_bytes())));
         let birthday = self.birthdays[chunk].filter(|days| days.is_valid(at)).map(|days| days.value(at));
         let order = self.orders[chunk].filter(|orders| orders.is_valid(at)).map(|orders| orders.value(at));
         let created = Some(resolved.rows.created[row as usize]).filter(|created| *created != i64::MAX);
@@ -144,7 +174,8 @@ impl<'a> Hints<'a> {
 /// What one record says about the person who holds the phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Card {
-    name: Option<u128>,
+    /// A hash of the name.
+    name: Option<NonZeroU128>,
     birthday: Option<i32>,
     /// The first and last sign of life, in microseconds. A row that is written again is none where there are orders.
     first: Option<i64>,
@@ -153,11 +184,21 @@ struct Card {
 
 /// Who is on a phone.
 #[derive(Debug, PartialEq, Eq)]
-struct Judgement {
+enum Judgement {
+    /// One holder, whom all cards are of.
+    OneHolder,
+    /// Nobody that could be told: all cards are set aside.
+    Nobody,
+    /// Several, or not all cards count.
+    Parted(Box<Parted>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Parted {
     holders: Vec<Holder>,
     /// For each card its holder, or why it is set aside.
     cards: Vec<Result<u32, Reason>>,
-    /// For each card how often the phone had come to somebody else by then; empty where it never did.
+    /// For each card how often the phone had come to somebody else by then.
     turns: Vec<u8>,
 }
 
@@ -170,24 +211,43 @@ enum Holder {
 }
 
 fn judge(cards: &[Card], config: &SharedPhone) -> Judgement {
-    let persons = persons(cards);
-    let several = persons.iter().flatten().any(|person| Some(*person) != persons.iter().flatten().next().copied());
-    let one_name = !several && persons.iter().all(Option::is_some);
+    let several = !is_one_person(cards);
+    let one_name = !several && cards.iter().all(|card| card.name.is_some());
     let cards_max = if one_name { config.cards_max.max(config.same_name_cards_max) } else { config.cards_max };
     if cards.len() > cards_max as usize {
-        return Judgement { holders: Vec::new(), cards: vec![Err(Reason::SharedPhone); cards.len()], turns: Vec::new() };
+        return Judgement::Nobody;
     }
-    if !several {
-        return Judgement { holders: vec![Holder::Present], cards: vec![Ok(0); cards.len()], turns: Vec::new() };
+    let silence_us = config.recycled_after_us.filter(|silence_us| can_be_silent(cards, *silence_us));
+    if !several || (silence_us.is_none() && config.policy == SharedPhonePolicy::Merge) {
+        return Judgement::OneHolder;
     }
-    let turns = turns(cards, &persons, config.recycled_after_us);
+    let persons = persons(cards);
+    let turns = silence_us.map_or_else(|| vec![0; cards.len()], |silence_us| turns(cards, &persons, silence_us));
     part(&persons, turns, config.policy)
+}
+
+/// Whether all cards that have a name have the same, and no two birthdays with it: [`persons`] tells nobody apart.
+fn is_one_person(cards: &[Card]) -> bool {
+    let mut named = cards.iter().filter(|card| card.name.is_some());
+    let Some(first) = named.next() else { return true };
+    let mut birthday = first.birthday;
+    named.all(|card| {
+        birthday = birthday.or(card.birthday);
+        card.name == first.name && (card.birthday.is_none() || card.birthday == birthday)
+    })
+}
+
+/// Whether there is so long a time between any two cards: without it, [`turns`] has nothing to find.
+fn can_be_silent(cards: &[Card], silence_us: i64) -> bool {
+    let last = cards.iter().filter_map(|card| card.last).min();
+    let first = cards.iter().filter_map(|card| card.first).max();
+    last.zip(first).is_some_and(|(last, first)| first.saturating_sub(last) > silence_us)
 }
 
 /// The person of each card, as far as name and birthday tell; `None` where the card has no name. Birthdays tell
 /// people of one name apart.
 fn persons(cards: &[Card]) -> Vec<Option<u128>> {
-    let mut birthdays: BTreeMap<u128, Vec<i32>> = BTreeMap::new();
+    let mut birthdays: BTreeMap<NonZeroU128, Vec<i32>> = BTreeMap::new();
     for card in cards {
         if let (Some(name), Some(birthday)) = (card.name, card.birthday) {
             let known = birthdays.entry(name).or_default();
@@ -199,38 +259,43 @@ fn persons(cards: &[Card]) -> Vec<Option<u128>> {
     let person = |card: &Card| {
         let name = card.name?;
         let is_several = birthdays.get(&name).is_some_and(|known| known.len() > 1);
-        Some(if is_several { mixed(name, card.birthday.map_or(0, |day| i128::from(day).cast_unsigned() | 1 << 64)) } else { name })
+        let birthday = || card.birthday.map_or(0, |day| i128::from(day).cast_unsigned() | 1 << 64);
+        Some(if is_several { mixed(name.get(), birthday()) } else { name.get() })
     };
     cards.iter().map(person).collect()
 }
 
-/// How often the phone had come to somebody else, by card: it was silent for longer than `recycled_after_us`, and
+/// How often the phone had come to somebody else, by card: it was silent for longer than `silence_us`, and
 /// then somebody has it who was not there before. A card without a name changes nothing; one without any time is of
 /// the last.
-fn turns(cards: &[Card], persons: &[Option<u128>], recycled_after_us: Option<i64>) -> Vec<u8> {
-    let Some(silence_us) = recycled_after_us else { return vec![0; cards.len()] };
+fn turns(cards: &[Card], persons: &[Option<u128>], silence_us: i64) -> Vec<u8> {
     // What is one person's is one stretch of time, however long; what has no name is one for itself.
-    let mut stretches: BTreeMap<(u128, usize), (i64, i64)> = BTreeMap::new();
     let key = |at: usize| persons[at].map_or((0, at + 1), |person| (person, 0));
-    for (at, card) in cards.iter().enumerate() {
-        let (Some(first), Some(last)) = (card.first, card.last) else { continue };
-        let stretch = stretches.entry(key(at)).or_insert((first, last));
-        *stretch = (stretch.0.min(first), stretch.1.max(last));
-    }
-    let mut order = stretches.iter().map(|(key, stretch)| (*stretch, *key)).collect::<Vec<_>>();
-    order.sort_unstable_by_key(|((first, last), key)| (*first, *last, *key));
+    let stretch = |(at, card): (usize, &Card)| Some((key(at), card.first?, card.last?));
+    let mut stretches = cards.iter().enumerate().filter_map(stretch).collect::<Vec<_>>();
+    stretches.sort_unstable();
+    stretches.dedup_by(|(key, _, last), (held_key, _, held_last)| {
+        let is_same = key == held_key;
+        if is_same {
+            *held_last = (*held_last).max(*last);
+        }
+        is_same
+    });
+    stretches.sort_unstable_by_key(|(key, first, last)| (*first, *last, *key));
     let mut turn = 0_u8;
     let mut silent_since = None;
-    let mut of = BTreeMap::new();
-    for ((first, last), key) in order {
+    let mut of = Vec::with_capacity(stretches.len());
+    for (key, first, last) in stretches {
         let is_silent = silent_since.is_some_and(|since: i64| first.saturating_sub(since) > silence_us);
         if is_silent && key.1 == 0 {
             turn = turn.saturating_add(1);
         }
         silent_since = silent_since.max(Some(last));
-        of.insert(key, turn);
+        of.push((key, turn));
     }
-    (0..cards.len()).map(|at| of.get(&key(at)).copied().unwrap_or(turn)).collect()
+    of.sort_unstable();
+    let turn_of = |at: usize| of.binary_search_by_key(&key(at), |(key, _)| *key).map_or(turn, |found| of[found].1);
+    (0..cards.len()).map(turn_of).collect()
 }
 
 /// Parts the cards of a phone by turn, and within a turn as the policy says.
@@ -257,8 +322,11 @@ fn part(persons: &[Option<u128>], turns: Vec<u8>, policy: SharedPhonePolicy) -> 
             holders.len() as u32 - 1
         }))
     });
-    let cards = cards.collect();
-    Judgement { holders, cards, turns }
+    let cards = cards.collect::<Vec<_>>();
+    if holders == [Holder::Present] && cards.iter().all(Result::is_ok) {
+        return Judgement::OneHolder;
+    }
+    Judgement::Parted(Box::new(Parted { holders, cards, turns }))
 }
 
 #[cfg(test)]
@@ -272,12 +340,17 @@ mod tests {
     }
 
     fn card(name: u128, first: i64, last: i64) -> Card {
-        Card { name: Some(name).filter(|name| *name > 0), birthday: None, first: Some(first * DAY_US), last: Some(last * DAY_US) }
+        Card { name: NonZeroU128::new(name), birthday: None, first: Some(first * DAY_US), last: Some(last * DAY_US) }
     }
 
     fn judged(cards: &[Card], policy: SharedPhonePolicy) -> Vec<Result<(u32, Holder), Reason>> {
-        let Judgement { holders, cards, .. } = judge(cards, &config(policy));
-        cards.into_iter().map(|card| card.map(|number| (number, holders[number as usize]))).collect()
+        match judge(cards, &config(policy)) {
+            Judgement::OneHolder => vec![Ok((0, Present)); cards.len()],
+            Judgement::Nobody => vec![Err(Reason::SharedPhone); cards.len()],
+            Judgement::Parted(parted) => {
+                parted.cards.into_iter().map(|card| card.map(|number| (number, parted.holders[number as usize]))).collect()
+            }
+        }
     }
 
     use Holder::{Former, Present};
