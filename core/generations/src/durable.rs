@@ -12,8 +12,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// What the ending of every temporary name is.
 pub(crate) const TEMPORARY: &str = ".tmp";
-/// Bytes that are written to the disk at once.
+/// Bytes that are put together before they are written to the disk.
 const BUFFER_BYTES: usize = 512 << 10;
+/// Bytes that go to the disk by themselves, as putting them together would cost more than a call of the system.
+const DIRECT_BYTES_MIN: usize = 64 << 10;
 
 /// The disk did not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +116,17 @@ impl NewFile {
     }
 
     fn drain(&mut self) -> io::Result<()> {
-        self.digest.update(&self.buffer);
-        self.file.write_all(&self.buffer)?;
-        self.bytes += self.buffer.len() as u64;
+        let buffer = std::mem::take(&mut self.buffer);
+        self.put(&buffer)?;
+        self.buffer = buffer;
         self.buffer.clear();
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.digest.update(bytes);
+        self.file.write_all(bytes)?;
+        self.bytes += bytes.len() as u64;
         Ok(())
     }
 
@@ -153,6 +162,11 @@ impl NewFile {
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() >= DIRECT_BYTES_MIN {
+            self.drain()?;
+            self.put(bytes)?;
+            return Ok(bytes.len());
+        }
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BUFFER_BYTES {
             self.drain()?;

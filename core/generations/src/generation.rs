@@ -71,6 +71,30 @@ impl People {
         Batches::new(&table, inputs, columns)
     }
 
+    /// Some rows of these segments, in full: of each segment, by its place in the list, those at these places in it,
+    /// ascending.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged, or types differ between segments.
+    pub fn read_segments_at(&self, segments: &[SegmentFile], wanted: &BTreeMap<usize, Vec<u32>>) -> Result<Batches, GenerationError> {
+        let mut inputs = Vec::new();
+        let mut by_group = BTreeMap::new();
+        let mut groups = 0;
+        for (file, mut wanted) in wanted.iter().map(|(file, rows)| (*file, &rows[..])) {
+            let Some(rows) = &segments[file].rows else { continue };
+            let reader = self.reader(rows)?;
+            let mut first_row = 0;
+            for group_rows in reader.group_rows() {
+                let (here, rest) = wanted.split_at(wanted.partition_point(|row| (*row as usize) < first_row + group_rows));
+                by_group.insert(groups, here.iter().map(|row| row - first_row as u32).collect::<Vec<_>>());
+                (wanted, first_row, groups) = (rest, first_row + group_rows, groups + 1);
+            }
+            inputs.push(Input { reader, file, live: None });
+        }
+        let table = segments.first().map_or_else(String::new, |segment| format!("records/{}", segment.source));
+        Batches::rows_at(&table, inputs, &by_group)
+    }
+
     /// The keys of the rows that were pulled with this segment and are unchanged, as they came.
     ///
     /// # Errors

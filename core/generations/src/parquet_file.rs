@@ -137,10 +137,10 @@ fn encode(
     bytes: &AtomicU64,
 ) -> Result<NewFile, ParquetError> {
     for batch in batches {
-        let batch = sixteen::to_write(&batch, schema)?;
         // In pieces that stay in the cache: the encoder makes copies of what it is given.
         for row in (0..batch.num_rows()).step_by(BATCH_ROWS_MAX) {
-            arrow.write(&batch.slice(row, BATCH_ROWS_MAX.min(batch.num_rows() - row)))?;
+            let piece = batch.slice(row, BATCH_ROWS_MAX.min(batch.num_rows() - row));
+            arrow.write(&sixteen::to_write(&piece, schema)?)?;
         }
         bytes.store((arrow.bytes_written() + arrow.in_progress_size()) as u64, Ordering::Relaxed);
     }

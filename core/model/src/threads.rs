@@ -1,7 +1,9 @@
 //! Work on several threads: how many can work at once, two things at the same time, and many items shared out.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::ScopedJoinHandle;
 
 /// Threads that can work at once. Asked once: the system reads several files to answer.
@@ -27,7 +29,12 @@ pub fn on_all_cores<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(&
         return items.iter().map(work).collect();
     }
     let shares = items.chunks(items.len().div_ceil(threads)).collect::<Vec<_>>();
-    one_by_one(&shares, threads, |share| share.iter().map(&work).collect::<Vec<_>>()).into_iter().flatten().collect()
+    let mut results = Vec::with_capacity(items.len());
+    // Moved whole: results can be as many as there are records.
+    for mut share in one_by_one(&shares, threads, |share| share.iter().map(&work).collect::<Vec<_>>()) {
+        results.append(&mut share);
+    }
+    results
 }
 
 /// Does the same for few items that take their time, each a different one: a thread that is done with
@@ -55,6 +62,37 @@ pub fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl 
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+/// Works on many items on all cores, and gives the results here, in order, while others are worked on.
+pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mut give: impl FnMut(R)) {
+    let threads = cores().min(items.len());
+    if threads <= 1 {
+        return items.iter().map(work).for_each(give);
+    }
+    let next = AtomicUsize::new(0);
+    let take = |done: Sender<(usize, R)>| {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return };
+            // Whoever takes the results outlives those who send them.
+            let _ = done.send((at, work(item)));
+        }
+    };
+    std::thread::scope(|scope| {
+        let (done, results) = channel();
+        let take = &take;
+        let workers = std::iter::repeat_n(done, threads).map(|done| scope.spawn(move || take(done))).collect::<Vec<_>>();
+        let (mut early, mut wanted) = (BTreeMap::new(), 0);
+        for (at, result) in results {
+            early.insert(at, result);
+            while let Some(result) = early.remove(&wanted) {
+                give(result);
+                wanted += 1;
+            }
+        }
+        workers.into_iter().for_each(result_of);
+    });
+}
+
 /// Waits for a thread; its result. Its panic goes on here.
 pub fn result_of<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -70,6 +108,8 @@ mod tests {
         assert_eq!(both(|| text.len(), || 2), (1, 2));
         let panicked = std::panic::catch_unwind(|| both(|| panic!("there"), || ()));
         assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"there"));
+        let panicked = std::panic::catch_unwind(|| in_order(&[1, 2, 3], |item| assert!(*item < 3, "three"), |()| ()));
+        assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"three"));
     }
 
     #[test]
@@ -83,5 +123,10 @@ mod tests {
             assert_eq!(one_by_one(&items, threads_max, |item| item * 2), doubled, "{threads_max}");
         }
         assert_eq!(one_by_one(&[] as &[usize], 2, |item| *item), [0; 0]);
+        for count in [0, 1, 1000] {
+            let mut given = Vec::new();
+            in_order(&items[..count], |item| item * 2, |doubled| given.push(doubled));
+            assert_eq!(given, doubled[..count]);
+        }
     }
 }

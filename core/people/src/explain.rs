@@ -53,7 +53,7 @@ pub fn explain(plan: &GoldenPlan, records: &[(&str, RecordBatch)]) -> Result<Vec
         return Ok(Vec::new());
     }
     let origins = origins(&rows)?;
-    let chosen = choose(plan, &rows, true)?;
+    let chosen = choose(plan, &rows)?;
     plan.columns()
         .iter()
         .zip(chosen.arrays.iter().zip(&chosen.winners))

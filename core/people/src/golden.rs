@@ -24,19 +24,21 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use reunion_keys::Lookup;
-use reunion_model::limits::UNION_BYTES_MAX;
+use reunion_model::limits::{BATCH_ROWS_MAX, UNION_BYTES_MAX};
 use reunion_model::phone::list;
 use reunion_model::record::{CONTENT_HASH, PHONE};
 use reunion_model::schema::{
     COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, OTHER_PHONES, Rule, Survivorship, canonical, timestamp_type,
 };
-use reunion_model::threads::{both, one_by_one};
+use reunion_model::threads::in_order;
 use reunion_model::{Consent, MemberId, Phone, Purpose};
 use serde::{Deserialize, Serialize};
 
-use crate::identity::Identified;
+use crate::identity::{Identified, Members};
 use crate::rowhash;
 use crate::table::{NONE, StateError, sixteens};
+
+const CREATED_AT: &str = "created_at";
 
 /// One golden column. Stored with each generation, so that what was made can be explained by the rules of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +156,12 @@ impl GoldenPlan {
         &self.columns
     }
 
+    /// Whether a column of records has a part in making these.
+    pub fn reads(&self, column: &str) -> bool {
+        let is_golden = self.columns.iter().any(|golden| golden.name == column);
+        is_golden || column == PHONE || column == CREATED_AT || consent_part(column).is_some()
+    }
+
     /// The table of members: `member_id`, `founding` (a record key), `founded_at`, `epoch`,
     /// `content_hash`, `record_count`, `source_mask` (bit `n` for the source at
     /// position `n` of the run's list), `other_phones`, `phone`, and the golden columns.
@@ -172,11 +180,18 @@ pub struct Loaded {
     pub rows: Option<Vec<u32>>,
 }
 
-/// The dirty members with their golden columns.
-#[derive(Debug, Clone)]
+impl Loaded {
+    /// All rows of a chunk, with those columns alone that the plan reads.
+    pub fn whole(plan: &GoldenPlan, chunk: &RecordBatch) -> Self {
+        let fields = chunk.schema_ref().fields().iter().enumerate();
+        let columns = fields.filter(|(_, field)| plan.reads(field.name())).map(|(at, _)| at).collect::<Vec<_>>();
+        Self { batch: chunk.project(&columns).expect("columns that are there"), rows: None }
+    }
+}
+
+/// What making the golden columns of the dirty members came to.
+#[derive(Debug, Clone, Default)]
 pub struct Golden {
-    /// In the order of [`Identified::dirty`], as [`GoldenPlan::schema`] has them.
-    pub members: RecordBatch,
     /// How many are new.
     pub new: u64,
     /// How many were there with other golden columns.
@@ -185,9 +200,10 @@ pub struct Golden {
     pub overflows: Vec<(String, u64)>,
 }
 
-/// The golden columns of the dirty members. `sources` are the names of the sources in the order of the run, as the
-/// rules name them. `loaded` has one entry for each chunk; `None` is allowed where [`Identified::rows_needed`] names no
-/// row.
+/// Makes the golden columns of the dirty members, and gives them in the order of [`Identified::dirty`], as
+/// [`GoldenPlan::schema`] has them, in batches of at most [`BATCH_ROWS_MAX`]: all columns of some members while their
+/// records are at hand. `sources` are the names of the sources in the order of the run, as the rules name them. `loaded`
+/// has one entry for each chunk; `None` is allowed where [`Identified::rows_needed`] names no row.
 ///
 /// # Errors
 /// Where records that are needed were not read or have other types.
@@ -197,33 +213,59 @@ pub fn golden(
     sources: &[String],
     identified: &Identified,
     loaded: &[Option<Loaded>],
+    mut give: impl FnMut(RecordBatch),
 ) -> Result<Golden, GoldenError> {
-    let rows = Rows::of_dirty(sources, identified, loaded)?;
-    let (own, chosen) = both(|| own_columns(identified), || choose(plan, &rows, false));
-    let (own, chosen) = (own?, chosen?);
-    let all = &identified.members;
-    let phones: ArrayRef = Arc::new(rows.phones()?);
-    let hashed = std::iter::once(Arc::clone(&phones)).chain(chosen.arrays.iter().cloned()).collect::<Vec<_>>();
     let prefix = rowhash::prefix(lookup, plan.columns.iter().map(|column| (column.name.as_str(), column.kind)));
-    let hashes = rowhash::row_hashes(lookup, prefix, &hashed, identified.dirty.len());
+    let schema = plan.schema();
+    let make = |dirty: &&[u32]| {
+        let rows = Rows::of(sources, identified, dirty, loaded)?;
+        let chosen = choose(plan, &rows)?;
+        let hashed = std::iter::once(Arc::new(rows.phones()?) as ArrayRef).chain(chosen.arrays).collect::<Vec<_>>();
+        let hashes = rowhash::row_hashes(lookup, prefix, &hashed, dirty.len());
+        let (new, changed) = compare(&identified.members, dirty, &hashes);
+        let [ids, founding, founded_at, epoch, record_count, source_mask] = own_columns(&identified.members, dirty)?;
+        let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask, Arc::new(rows.other_phones())];
+        let members = RecordBatch::try_new(Arc::clone(&schema), own.into_iter().chain(hashed).collect())?;
+        Ok::<_, GoldenError>((members, Golden { new, changed, overflows: chosen.overflows }))
+    };
+    let mut all = Golden { overflows: plan.columns.iter().map(|column| (column.name.clone(), 0)).collect(), ..Golden::default() };
+    let mut failed = None;
+    in_order(&identified.dirty.chunks(BATCH_ROWS_MAX).collect::<Vec<_>>(), make, |made| match made {
+        Ok((members, golden)) => {
+            all.add(golden);
+            give(members);
+        }
+        Err(error) => _ = failed.get_or_insert(error),
+    });
+    all.overflows.retain(|(_, count)| *count > 0);
+    failed.map_or(Ok(all), Err)
+}
+
+impl Golden {
+    fn add(&mut self, other: Self) {
+        self.new += other.new;
+        self.changed += other.changed;
+        for (column, count) in other.overflows {
+            self.overflows.iter_mut().filter(|(name, _)| *name == column).for_each(|(_, all)| *all += count);
+        }
+    }
+}
+
+/// How many of some members are new, and how many had another hash.
+fn compare(members: &Members, dirty: &[u32], hashes: &[u128]) -> (u64, u64) {
     let (mut new, mut changed) = (0, 0);
-    for (member, hash) in identified.dirty.iter().zip(&hashes) {
-        match all.previous_hash[*member as usize] {
+    for (member, hash) in dirty.iter().zip(hashes) {
+        match members.previous_hash.get(*member as usize).copied().unwrap_or_default() {
             0 => new += 1,
             before => changed += u64::from(before != *hash),
         }
     }
-    let [ids, founding, founded_at, epoch, record_count, source_mask] = own;
-    let others: ArrayRef = Arc::new(rows.other_phones());
-    let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask, others];
-    let members = RecordBatch::try_new(plan.schema(), own.into_iter().chain(hashed).collect())?;
-    Ok(Golden { members, new, changed, overflows: chosen.overflows })
+    (new, changed)
 }
 
-/// What identity says of the dirty members: id, founding record, its time, epoch, number of records, sources.
-fn own_columns(identified: &Identified) -> Result<[ArrayRef; 6], ArrowError> {
-    let all = &identified.members;
-    let dirty = identified.dirty.iter().map(|member| *member as usize);
+/// What identity says of some members: id, founding record, its time, epoch, number of records, sources.
+fn own_columns(all: &Members, dirty: &[u32]) -> Result<[ArrayRef; 6], ArrowError> {
+    let dirty = dirty.iter().map(|member| *member as usize);
     let mask =
         |member: usize| all.records_of(member).iter().fold(0_u64, |mask, (chunk, _)| mask | 1 << (all.chunk_sources[*chunk as usize] % 64));
     let founded_at = dirty.clone().map(|member| all.founded_at[member]).collect::<TimestampMicrosecondArray>();
@@ -261,10 +303,11 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of_dirty(sources: &'a [String], identified: &Identified, loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
-        let mut refs = Vec::with_capacity(identified.dirty.len());
-        let mut starts = vec![0];
-        for member in &identified.dirty {
+    fn of(sources: &'a [String], identified: &Identified, members: &[u32], loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
+        let mut refs = Vec::with_capacity(members.len());
+        let mut starts = Vec::with_capacity(members.len() + 1);
+        starts.push(0);
+        for member in members {
             for (chunk, row) in identified.members.records_of(*member as usize) {
                 let found = loaded.get(*chunk as usize).and_then(Option::as_ref).and_then(|loaded| match &loaded.rows {
                     None => ((*row as usize) < loaded.batch.num_rows()).then_some(*row),
@@ -351,8 +394,7 @@ impl<'a> Rows<'a> {
 /// The value of each member in each column, and the record that it came from.
 pub(crate) struct Chosen {
     pub(crate) arrays: Vec<ArrayRef>,
-    /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums or unions, and for
-    /// all where nobody asked.
+    /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums or unions.
     pub(crate) winners: Vec<Option<Vec<u32>>>,
     overflows: Vec<(String, u64)>,
 }
@@ -364,18 +406,11 @@ struct Choice {
     overflows: u64,
 }
 
-/// Chooses the value of every column. Who won is for whoever has to explain it: for all members it is as
-/// large as the members.
-pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows, explained: bool) -> Result<Chosen, GoldenError> {
-    let threads_max = if rows.refs.len() < 10_000 { 1 } else { usize::MAX };
-    let choices = one_by_one(&plan.columns, threads_max, |column| {
-        let mut choice = choose_column(plan, column, rows)?;
-        choice.winners = choice.winners.filter(|_| explained);
-        Ok::<_, GoldenError>(choice)
-    });
+/// Chooses the value of every column.
+pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows) -> Result<Chosen, GoldenError> {
     let mut chosen = Chosen { arrays: Vec::new(), winners: Vec::new(), overflows: Vec::new() };
-    for (column, choice) in plan.columns.iter().zip(choices) {
-        let Choice { array, winners, overflows } = choice?;
+    for column in &plan.columns {
+        let Choice { array, winners, overflows } = choose_column(plan, column, rows)?;
         chosen.arrays.push(array);
         chosen.winners.push(winners);
         if overflows > 0 {
@@ -441,7 +476,7 @@ fn most_recent(rows: &Rows, column: &[Option<&ArrayRef>]) -> Vec<u32> {
 
 /// The record with a value that was created first; a record without created_at comes last.
 fn first(rows: &Rows, column: &[Option<&ArrayRef>]) -> Result<Vec<u32>, GoldenError> {
-    let created = rows.column("created_at", ColumnType::Timestamp)?;
+    let created = rows.column(CREATED_AT, ColumnType::Timestamp)?;
     let created = downcast(&created, |array| array.as_primitive_opt::<TimestampMicrosecondType>());
     let created = |at: &usize| {
         let (chunk, row) = rows.refs[*at];

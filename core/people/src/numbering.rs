@@ -5,6 +5,8 @@
 //! them. Numbers are given in the order in which keys first come, so the result does not depend on the
 //! number of threads.
 
+use std::ops::Range;
+
 use hashbrown::HashTable;
 use reunion_model::threads::{cores, on_all_cores, one_by_one};
 
@@ -25,15 +27,43 @@ pub(crate) struct Numbering {
     pub(crate) first: Vec<u32>,
 }
 
+/// A list of keys, as its owner has them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keys<'a> {
+    Wide(&'a [u128]),
+    Narrow(&'a [u64]),
+    /// Numbers in the order of their bytes.
+    Bytes(&'a [[u8; 16]]),
+}
+
+impl Keys<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Wide(keys) => keys.len(),
+            Self::Narrow(keys) => keys.len(),
+            Self::Bytes(keys) => keys.len(),
+        }
+    }
+
+    #[inline]
+    fn for_each(&self, range: Range<usize>, give: impl FnMut(u128)) {
+        match self {
+            Self::Wide(keys) => keys[range].iter().copied().for_each(give),
+            Self::Narrow(keys) => keys[range].iter().copied().map(u128::from).for_each(give),
+            Self::Bytes(keys) => keys[range].iter().copied().map(u128::from_be_bytes).for_each(give),
+        }
+    }
+}
+
 /// Lists of keys laid end to end.
-pub(crate) struct Lists<'a> {
-    lists: &'a [&'a [u128]],
+struct Lists<'a> {
+    lists: &'a [Keys<'a>],
     /// Where each list begins, and the end.
     starts: Vec<usize>,
 }
 
 impl<'a> Lists<'a> {
-    pub(crate) fn new(lists: &'a [&'a [u128]]) -> Self {
+    fn new(lists: &'a [Keys<'a>]) -> Self {
         let mut starts = vec![0];
         for list in lists {
             starts.push(starts[starts.len() - 1] + list.len());
@@ -45,12 +75,13 @@ impl<'a> Lists<'a> {
         self.starts[self.lists.len()]
     }
 
-    /// The keys at these positions, in order.
-    fn range(&self, from: usize, to: usize) -> impl Iterator<Item = u128> {
-        self.lists.iter().zip(&self.starts).flat_map(move |(list, start)| {
+    /// Gives the keys at these positions, in order.
+    #[inline]
+    fn for_each(&self, from: usize, to: usize, mut give: impl FnMut(u128)) {
+        for (list, start) in self.lists.iter().zip(&self.starts) {
             let clip = |position: usize| position.saturating_sub(*start).min(list.len());
-            list[clip(from)..clip(to)].iter().copied()
-        })
+            list.for_each(clip(from)..clip(to), &mut give);
+        }
     }
 }
 
@@ -70,7 +101,7 @@ struct Share {
 }
 
 /// Numbers the keys of several lists as if they were one.
-pub(crate) fn number(lists: &[&[u128]]) -> Numbering {
+pub(crate) fn number(lists: &[Keys]) -> Numbering {
     let lists = Lists::new(lists);
     let len = lists.len();
     if len < 2 * PART_KEYS {
@@ -102,32 +133,32 @@ pub(crate) fn number(lists: &[&[u128]]) -> Numbering {
 fn number_few(lists: &Lists) -> Numbering {
     let mut table = KeyTable::with_capacity(lists.len());
     let mut numbering = Numbering::default();
-    for (position, key) in lists.range(0, lists.len()).enumerate() {
+    lists.for_each(0, lists.len(), |key| {
         let (number, new) = table.insert(key);
-        numbering.of.push(number);
         if new {
-            numbering.first.push(position as u32);
+            numbering.first.push(numbering.of.len() as u32);
         }
-    }
+        numbering.of.push(number);
+    });
     numbering
 }
 
 fn part(lists: &Lists, from: usize, to: usize, parts: usize) -> Share {
     let mut starts = vec![0_u32; parts + 1];
-    for key in lists.range(from, to) {
-        starts[part_of(spread(key), parts) + 1] += 1;
-    }
+    lists.for_each(from, to, |key| starts[part_of(spread(key), parts) + 1] += 1);
     for part in 0..parts {
         starts[part + 1] += starts[part];
     }
     let mut cursors = starts.clone();
     let mut entries = vec![Entry::default(); to - from];
-    for (key, position) in lists.range(from, to).zip(from as u32..) {
+    let mut position = from as u32;
+    lists.for_each(from, to, |key| {
         let hash = spread(key);
         let cursor = &mut cursors[part_of(hash, parts)];
         entries[*cursor as usize] = Entry { hash, upper: (key >> 64) as u64, position };
         *cursor += 1;
-    }
+        position += 1;
+    });
     Share { starts, entries }
 }
 
@@ -234,7 +265,8 @@ mod tests {
         };
         let keys: Vec<u128> = (0..100_000).map(|_| next()).collect();
         let (left, right) = keys.split_at(33_333);
-        for lists in [&[&keys[..]][..], &[left, &[], right]] {
+        let bytes = left.iter().map(|key| key.to_be_bytes()).collect::<Vec<_>>();
+        for lists in [&[Keys::Wide(&keys)][..], &[Keys::Bytes(&bytes), Keys::Narrow(&[]), Keys::Wide(right)]] {
             let (many, few) = (number(lists), number_few(&Lists::new(lists)));
             assert_eq!((many.of, many.first), (few.of, few.first));
         }
@@ -244,7 +276,7 @@ mod tests {
     fn equal_hashes_do_not_make_equal_keys() {
         // These have the same low and high half, the other way round, and so the same hash.
         let keys: Vec<u128> = (0..40_000_u128).flat_map(|key| [key, key << 64]).collect();
-        let numbering = number(&[&keys]);
+        let numbering = number(&[Keys::Wide(&keys)]);
         assert_eq!(numbering.first.len(), keys.len() - 1, "0 alone is its own turn");
     }
 
@@ -265,7 +297,7 @@ mod tests {
     proptest! {
         #[test]
         fn positions_and_numbers_agree(lists in prop::collection::vec(prop::collection::vec(0_u128..50, 0..40), 0..4)) {
-            let slices: Vec<&[u128]> = lists.iter().map(Vec::as_slice).collect();
+            let slices: Vec<Keys> = lists.iter().map(|list| Keys::Wide(list)).collect();
             let Numbering { of, first } = number(&slices);
             let all = lists.concat();
             prop_assert_eq!(of.len(), all.len());

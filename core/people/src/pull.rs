@@ -12,18 +12,18 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow::array::{Array, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
-use arrow::datatypes::{ArrowPrimitiveType, UInt64Type};
+use arrow::array::{Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::datatypes::UInt64Type;
 use hashbrown::HashMap;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY, ROW_HASH, UNFIT};
-use reunion_model::threads::both;
 use reunion_model::{MemberId, Reason, RecordKey};
 use serde::Serialize;
 
-use crate::numbering::{Index, Numbering, number};
+use crate::numbering::{Index, Keys, Numbering, number};
 use crate::scope::Settled;
 use crate::table::{
-    NONE, StateError, all_sixteen, byte_of, byte_reason, moments_of, numbers_of, reason_byte, sixteen, sixteens_of, texts_of,
+    NONE, StateError, all_sixteen, byte_of, byte_reason, bytes_of_sixteen, moments_of, numbers_of, reason_byte, sixteen, sixteens_of,
+    texts_of,
 };
 
 /// Members hold their sources as bits of one word.
@@ -179,8 +179,8 @@ pub struct Deletions {
 pub struct Resolved<'a> {
     pub(crate) input: PullInput<'a>,
     pub(crate) rows: Rows<'a>,
-    /// The key of each record; the columns below have one value for each.
-    pub(crate) records: Vec<u128>,
+    /// The columns below have one value for each record.
+    records: Records,
     pub(crate) source: Vec<u16>,
     /// The row that counts; `NONE` where the record is gone.
     pub(crate) live: Vec<u32>,
@@ -209,33 +209,45 @@ pub struct Resolved<'a> {
 
 /// Where the rows of each chunk begin, if all are laid end to end, and the end.
 #[derive(Debug)]
-pub(crate) struct Starts(Vec<u32>);
+pub(crate) struct Starts {
+    of_chunk: Vec<u32>,
+    /// The chunk in which each block of rows begins, and at the end the last chunk: of any row the chunk lies between
+    /// two of them, which are mostly the same.
+    of_block: Vec<u32>,
+}
 
 impl Starts {
+    const BLOCK_ROWS: usize = 1 << 12;
+
     pub(crate) fn new(chunks: &[Chunk]) -> Result<Self, StateError> {
-        let mut starts = vec![0];
+        let mut of_chunk = vec![0];
+        let mut of_block = Vec::new();
         let mut total = 0;
-        for chunk in chunks {
+        for (at, chunk) in (0_u32..).zip(chunks) {
             total += chunk.batch.num_rows();
-            starts.push(u32::try_from(total).ok().filter(|total| *total != NONE).ok_or(StateError::Rows)?);
+            of_chunk.push(u32::try_from(total).ok().filter(|total| *total != NONE).ok_or(StateError::Rows)?);
+            of_block.resize(total.div_ceil(Self::BLOCK_ROWS), at);
         }
-        Ok(Self(starts))
+        of_block.push(chunks.len().saturating_sub(1) as u32);
+        Ok(Self { of_chunk, of_block })
     }
 
     /// Where this chunk begins, or after the last one the end.
     pub(crate) fn of(&self, chunk: usize) -> u32 {
-        self.0[chunk]
+        self.of_chunk[chunk]
     }
 
     pub(crate) fn total(&self) -> usize {
-        self.0[self.0.len() - 1] as usize
+        self.of_chunk[self.of_chunk.len() - 1] as usize
     }
 
     /// The chunk of a row, and the row's place in it.
     #[inline]
     pub(crate) fn locate(&self, row: u32) -> (usize, usize) {
-        let chunk = self.0.partition_point(|start| *start <= row) - 1;
-        (chunk, (row - self.0[chunk]) as usize)
+        let block = row as usize / Self::BLOCK_ROWS;
+        let (first, last) = (self.of_block[block] as usize, self.of_block[block + 1] as usize);
+        let chunk = first + self.of_chunk[first + 1..=last].partition_point(|start| *start <= row);
+        (chunk, (row - self.of_chunk[chunk]) as usize)
     }
 }
 
@@ -246,56 +258,67 @@ pub(crate) struct Rows<'a> {
     starts: Starts,
     ids: Vec<&'a StringArray>,
     hashes: Vec<&'a FixedSizeBinaryArray>,
-    pub(crate) keys: Vec<u128>,
-    /// `i64::MIN` for null.
-    pub(crate) updated: Vec<i64>,
-    /// `i64::MAX` for null.
-    pub(crate) created: Vec<i64>,
-    /// 0 for null.
-    pub(crate) phones: Vec<u64>,
+    keys: Vec<&'a [[u8; 16]]>,
+    updated: Vec<Option<&'a TimestampMicrosecondArray>>,
+    created: Vec<Option<&'a TimestampMicrosecondArray>>,
+    phones: Vec<&'a UInt64Array>,
     pub(crate) reasons: Vec<u8>,
 }
 
 impl<'a> Rows<'a> {
     fn new(chunks: &'a [Chunk]) -> Result<Self, StateError> {
-        let starts = Starts::new(chunks)?;
-        let total = starts.total();
-        let moments = |column: &str, null: i64| {
-            let mut values = Vec::with_capacity(total);
-            for Chunk { batch, .. } in chunks {
-                match moments_of(batch, RECORDS, column)? {
-                    Some(moments) => push_values(&mut values, moments, null),
-                    None => values.resize(values.len() + batch.num_rows(), null),
-                }
-            }
-            Ok::<_, StateError>(values)
-        };
-        let times = || Ok::<_, StateError>((moments("updated_at", i64::MIN)?, moments("created_at", i64::MAX)?));
-        let (times, rows) = both(times, || Self::without_times(chunks, starts, total));
-        let ((updated, created), rows) = (times?, rows?);
-        Ok(Self { updated, created, ..rows })
-    }
-
-    fn without_times(chunks: &'a [Chunk], starts: Starts, total: usize) -> Result<Self, StateError> {
         let mut rows = Self {
             chunks,
-            starts,
-            ids: Vec::with_capacity(chunks.len()),
-            hashes: Vec::with_capacity(chunks.len()),
-            keys: Vec::with_capacity(total),
+            starts: Starts::new(chunks)?,
+            ids: Vec::new(),
+            hashes: Vec::new(),
+            keys: Vec::new(),
             updated: Vec::new(),
             created: Vec::new(),
-            phones: Vec::with_capacity(total),
-            reasons: Vec::with_capacity(total),
+            phones: Vec::new(),
+            reasons: Vec::new(),
         };
+        rows.reasons.reserve_exact(rows.starts.total());
         for Chunk { batch, .. } in chunks {
-            rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
             rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
-            rows.keys.extend(all_sixteen(sixteens_of(batch, RECORDS, RECORD_KEY)?));
-            push_values(&mut rows.phones, numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?, 0);
+            rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
+            rows.keys.push(bytes_of_sixteen(sixteens_of(batch, RECORDS, RECORD_KEY)?));
+            rows.updated.push(moments_of(batch, RECORDS, "updated_at")?);
+            rows.created.push(moments_of(batch, RECORDS, "created_at")?);
+            rows.phones.push(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?);
             push_reasons(&mut rows.reasons, texts_of(batch, RECORDS, REASON)?)?;
         }
         Ok(rows)
+    }
+
+    /// When a row was written last, in microseconds; `None` is before all.
+    pub(crate) fn updated(&self, row: u32) -> Option<i64> {
+        self.moment(&self.updated, row)
+    }
+
+    /// When a row was made, in microseconds.
+    pub(crate) fn created(&self, row: u32) -> Option<i64> {
+        self.moment(&self.created, row)
+    }
+
+    #[inline]
+    fn moment(&self, moments: &[Option<&TimestampMicrosecondArray>], row: u32) -> Option<i64> {
+        let (chunk, at) = self.locate(row);
+        moments[chunk].filter(|moments| moments.is_valid(at)).map(|moments| moments.value(at))
+    }
+
+    /// 0 for null.
+    #[inline]
+    pub(crate) fn phone(&self, row: u32) -> u64 {
+        let (chunk, at) = self.locate(row);
+        self.phone_at(chunk, at)
+    }
+
+    /// The same, of the row at this place of a chunk.
+    #[inline]
+    pub(crate) fn phone_at(&self, chunk: usize, at: usize) -> u64 {
+        let phones = self.phones[chunk];
+        if phones.is_valid(at) { phones.value(at) } else { 0 }
     }
 
     fn chunk_start(&self, chunk: usize) -> u32 {
@@ -310,6 +333,12 @@ impl<'a> Rows<'a> {
 
     pub(crate) fn source(&self, row: u32) -> u16 {
         self.chunks[self.locate(row).0].source
+    }
+
+    /// The key of a row's record.
+    pub(crate) fn key(&self, row: u32) -> u128 {
+        let (chunk, at) = self.locate(row);
+        u128::from_be_bytes(self.keys[chunk][at])
     }
 
     pub(crate) fn hash(&self, row: u32) -> u128 {
@@ -350,18 +379,24 @@ impl<'a> Resolved<'a> {
     /// updated_at, then the smaller source, then the smaller record id.
     pub(crate) fn is_more_recent(&self, a: u32, b: u32) -> std::cmp::Ordering {
         let rows = &self.rows;
-        let (at, bt) = (a as usize, b as usize);
-        rows.updated[bt].cmp(&rows.updated[at]).then_with(|| self.by_name(a, b))
+        rows.updated(b).cmp(&rows.updated(a)).then_with(|| self.by_name(a, b))
     }
 
     /// The order in which records found members: created_at, source, record id.
     pub(crate) fn founding_order(&self, a: u32, b: u32) -> std::cmp::Ordering {
-        self.rows.created[a as usize].cmp(&self.rows.created[b as usize]).then_with(|| self.by_name(a, b))
+        // Without a time it comes last.
+        let created = |row: u32| self.rows.created(row).unwrap_or(i64::MAX);
+        created(a).cmp(&created(b)).then_with(|| self.by_name(a, b))
     }
 
     fn by_name(&self, a: u32, b: u32) -> std::cmp::Ordering {
         let name = |row: u32| &self.input.sources[usize::from(self.rows.source(row))];
         name(a).cmp(name(b)).then_with(|| self.rows.record_id(a).cmp(self.rows.record_id(b)))
+    }
+
+    /// The key of a record.
+    pub(crate) fn key(&self, record: u32) -> u128 {
+        self.records.key(&self.rows, record as usize)
     }
 
     /// The previous member of this number.
@@ -375,10 +410,32 @@ impl<'a> Resolved<'a> {
     }
 }
 
+/// The records of a run: those that are assigned, and those of new rows.
+#[derive(Debug)]
+struct Records {
+    /// Where the key of each stands first: among those that are assigned, or behind them among the new rows.
+    first: Vec<u32>,
+    assigned: Vec<u128>,
+    /// The first of the new rows.
+    new_rows: u32,
+}
+
+impl Records {
+    fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    fn key(&self, rows: &Rows, record: usize) -> u128 {
+        let at = self.first[record];
+        let of_row = || rows.key(at - self.assigned.len() as u32 + self.new_rows);
+        self.assigned.get(at as usize).copied().unwrap_or_else(of_row)
+    }
+}
+
 struct Resolver<'a> {
     input: PullInput<'a>,
     rows: Rows<'a>,
-    records: Vec<u128>,
+    records: Records,
     members: Vec<u128>,
     /// The record of each row, or a number beyond the records.
     record_of_row: Vec<u32>,
@@ -429,7 +486,7 @@ impl Assignments {
     /// For each record the number of its member, or `NONE`; and the members.
     fn numbered(&self) -> (Vec<u32>, Vec<u128>) {
         let members = self.members.iter().copied().filter(|id| *id != 0).collect::<Vec<_>>();
-        let Numbering { of, first } = number(&[&members]);
+        let Numbering { of, first } = number(&[Keys::Wide(&members)]);
         let mut numbers = of.into_iter();
         let number = self.members.iter().map(|id| if *id == 0 { NONE } else { numbers.next().unwrap_or(NONE) }).collect();
         (number, first.into_iter().map(|at| members[at as usize]).collect())
@@ -441,14 +498,6 @@ fn resized<T: Clone + Default>(known: &[T], sources: usize) -> Vec<T> {
     let mut all = known.to_vec();
     all.resize(sources, T::default());
     all
-}
-
-/// Adds the values of a column, with `null` for those that are missing.
-fn push_values<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, column: &PrimitiveArray<T>, null: T::Native) {
-    match column.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => values.extend_from_slice(column.values()),
-        Some(nulls) => values.extend(column.values().iter().zip(nulls).map(|(value, valid)| if valid { *value } else { null })),
-    }
 }
 
 pub(crate) fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result<(), StateError> {
@@ -466,20 +515,20 @@ impl<'a> Resolver<'a> {
     fn new(input: PullInput<'a>, rows: Rows<'a>) -> Result<Self, StateError> {
         let assignments = Assignments::new(input.assignments)?;
         let (member, members) = assignments.numbered();
-        let (previous_rows, new_rows) = rows.keys.split_at(rows.chunk_start(input.previous_chunks) as usize);
+        let (previous, new) = rows.keys.split_at(input.previous_chunks);
+        let previous_rows = rows.chunk_start(input.previous_chunks) as usize;
+        let new_rows = rows.starts.total() - previous_rows;
         let seen = input.pulls.iter().flat_map(|pull| &pull.seen).map(|key| key.as_u128()).collect::<Vec<_>>();
         // Records are what is assigned and what is new. A previous row or a seen key that is neither is none.
-        let known = assignments.keys.len() + new_rows.len();
-        let Numbering { of, first } = number(&[&assignments.keys, new_rows, previous_rows, &seen]);
+        let known = assignments.keys.len() + new_rows;
+        let of_rows = new.iter().chain(previous).map(|keys| Keys::Bytes(keys));
+        let lists = std::iter::once(Keys::Wide(&assignments.keys)).chain(of_rows).chain([Keys::Wide(&seen)]).collect::<Vec<_>>();
+        let Numbering { of, first } = number(&lists);
         drop(seen);
         let count = first.partition_point(|at| (*at as usize) < known);
         let (of_assigned, rest) = of.split_at(assignments.keys.len());
-        let (of_new, rest) = rest.split_at(new_rows.len());
-        let (of_previous, mut of_seen) = rest.split_at(previous_rows.len());
-        let key = |at: &u32| {
-            let at = *at as usize;
-            assignments.keys.get(at).copied().unwrap_or_else(|| new_rows[at - assignments.keys.len()])
-        };
+        let (of_new, rest) = rest.split_at(new_rows);
+        let (of_previous, mut of_seen) = rest.split_at(previous_rows);
         let seen_by_pull = input.pulls.iter().map(|pull| {
             let (of_pull, others) = of_seen.split_at(pull.seen.len());
             of_seen = others;
@@ -487,7 +536,7 @@ impl<'a> Resolver<'a> {
         });
         let mut resolver = Self {
             input,
-            records: first[..count].iter().map(key).collect(),
+            records: Records { first: first[..count].to_vec(), assigned: assignments.keys, new_rows: previous_rows as u32 },
             seen: seen_by_pull.collect(),
             record_of_row: [of_previous, of_new].concat(),
             rows,
@@ -560,7 +609,7 @@ impl<'a> Resolver<'a> {
             return;
         }
         counts.superseded += 1;
-        let rank = |row: u32| (self.rows.updated[row as usize], self.rows.hash(row));
+        let rank = |row: u32| (self.rows.updated(row), self.rows.hash(row));
         let (held, offered) = (rank(self.live[record]), rank(row));
         self.ambiguous[record] |= pull.keyed && held.1 != offered.1;
         if offered > held {
@@ -587,7 +636,7 @@ impl<'a> Resolver<'a> {
             if self.pull[record] < snapshot[source] {
                 self.counts[source].superseded += u64::from(self.pull[record] != 0);
                 deletions[source].deleted += u64::from(self.assigned[record]);
-                tombstones[source].push(RecordKey::from_u128(self.records[record]));
+                tombstones[source].push(RecordKey::from_u128(self.records.key(&self.rows, record)));
                 self.live[record] = NONE;
             }
             let (live, previous) = (self.live[record], self.previous[record]);
@@ -642,6 +691,34 @@ impl Resolved<'_> {
                 (None, true) => counts.unchanged += 1,
                 (Some(_), false) => counts.requarantined += u64::from(self.previous_reason[record] == 0),
                 (None, false) => counts.released += u64::from(self.previous_reason[record] != 0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_row_is_found_in_its_chunk(sizes in prop::collection::vec(prop_oneof![Just(0), Just(1), 0..20_usize, 1000..9000_usize], 0..30)) {
+            let batch = |rows: &usize| {
+                let numbers: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![0; *rows]));
+                Chunk { source: 0, batch: RecordBatch::try_from_iter([("n", numbers)]).unwrap() }
+            };
+            let starts = Starts::new(&sizes.iter().map(batch).collect::<Vec<_>>()).unwrap();
+            prop_assert_eq!(starts.total(), sizes.iter().sum::<usize>());
+            let mut row = 0;
+            for (chunk, rows) in sizes.iter().enumerate() {
+                prop_assert_eq!(starts.of(chunk), row);
+                for at in 0..*rows {
+                    prop_assert_eq!(starts.locate(row), (chunk, at));
+                    row += 1;
+                }
             }
         }
     }

@@ -92,9 +92,13 @@ pub(crate) fn sixteen(array: &FixedSizeBinaryArray, row: usize) -> u128 {
 /// All keys of a column as numbers; what stands in the place of a null is of no meaning.
 #[inline]
 pub(crate) fn all_sixteen(array: &FixedSizeBinaryArray) -> impl ExactSizeIterator<Item = u128> {
+    bytes_of_sixteen(array).iter().map(|key| u128::from_be_bytes(*key))
+}
+
+/// The same as they are.
+pub(crate) fn bytes_of_sixteen(array: &FixedSizeBinaryArray) -> &[[u8; 16]] {
     let start = array.offset() * 16;
-    let bytes = &array.value_data()[start..start + array.len() * 16];
-    bytes.as_chunks::<16>().0.iter().map(|key| u128::from_be_bytes(*key))
+    array.value_data()[start..start + array.len() * 16].as_chunks::<16>().0
 }
 
 /// A column of 16-byte keys of these numbers.

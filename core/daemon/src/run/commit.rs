@@ -4,6 +4,7 @@
 //! it holds is worked out, beside the stages that come after.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread::ScopedJoinHandle;
 
 use arrow::array::{FixedSizeBinaryBuilder, RecordBatch};
@@ -57,33 +58,38 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn assignments(&self, tombstones: &[Vec<RecordKey>], assignments: &RecordBatch) -> Result<(), Failure> {
+    pub fn assignments(&self, tombstones: &[Vec<RecordKey>], assignments: RecordBatch) -> Result<(), Failure> {
         for tombstones in tombstones {
             self.writer.remove("assignments", tombstones.iter().map(|key| key.0)).doing(unwritten)?;
         }
-        self.writer.delta("assignments", RECORD_KEY, [assignments.clone()]).doing(unwritten)
+        self.writer.delta("assignments", RECORD_KEY, [assignments]).doing(unwritten)
     }
 
-    /// Writes members and records.
+    /// Begins to write so many members, and ends those that are removed.
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn people(&self, people: &People) -> Result<(), Failure> {
-        let writer = &self.writer;
-        writer.remove("members", people.removed.iter().map(|id| id.0)).doing(unwritten)?;
+    pub fn members<'scope>(
+        &'scope self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        members: usize,
+        removed: &[MemberId],
+    ) -> Result<MembersFiles<'scope>, Failure> {
+        self.writer.remove("members", removed.iter().map(|id| id.0)).doing(unwritten)?;
+        let file = |_| {
+            let (batches, waiting) = channel();
+            (batches, scope.spawn(|| self.writer.delta("members", MEMBER_ID, waiting).doing(unwritten)))
+        };
         // The members of a first run are most of what there is to write: in two files, side by side.
-        let rows = people.dirty.num_rows();
-        let half = if rows > MEMBERS_IN_ONE_FILE_MAX { rows / 2 } else { rows };
-        let halves = [people.dirty.slice(0, half), people.dirty.slice(half, rows - half)];
-        std::thread::scope(|scope| {
-            let members = halves.map(|half| scope.spawn(move || writer.delta("members", MEMBER_ID, [half]).doing(unwritten)));
-            let records = self.records(people);
-            members.into_iter().try_for_each(joined)?;
-            records
-        })
+        let (batches, files) = (0..if members > MEMBERS_IN_ONE_FILE_MAX { 2 } else { 1 }).map(file).unzip();
+        Ok(MembersFiles { batches, files, next: 0 })
     }
 
-    fn records(&self, people: &People) -> Result<(), Failure> {
+    /// Writes records, and what goes with members.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn records(&self, people: &People) -> Result<(), Failure> {
         let Self { setup, writer, .. } = self;
         for (segment, repeated) in &people.segments {
             writer.add_segment(segment, repeated).doing(unwritten)?;
@@ -181,6 +187,27 @@ impl<'a> Draft<'a> {
 
 fn unwritten() -> String {
     "the files of the generation cannot be written".to_owned()
+}
+
+/// Files of members that are being written.
+pub struct MembersFiles<'scope> {
+    batches: Vec<Sender<RecordBatch>>,
+    files: Vec<ScopedJoinHandle<'scope, Result<(), Failure>>>,
+    next: usize,
+}
+
+impl<'scope> MembersFiles<'scope> {
+    /// Adds members.
+    pub fn write(&mut self, members: &RecordBatch) {
+        // Where a file could not be written, its thread says why.
+        let _ = self.batches[self.next % self.batches.len()].send(members.clone());
+        self.next += 1;
+    }
+
+    /// These were all; the threads that write the files to their ends.
+    pub fn end(self) -> Vec<ScopedJoinHandle<'scope, Result<(), Failure>>> {
+        self.files
+    }
 }
 
 /// What a thread that writes came to.

@@ -72,7 +72,7 @@ pub fn joined(setup: &Setup<'_>, people: &People) -> Result<Vec<Vec<ContactId>>,
             joined.entry(into[&member]).or_default().extend(holders.arms_at(member, &contact));
         }
     };
-    add(&people.dirty, &after);
+    people.dirty.iter().for_each(|batch| add(batch, &after));
     if let Some(base) = setup.base() {
         each_member(base, |batch| add(batch, &before))?;
     }
@@ -81,13 +81,13 @@ pub fn joined(setup: &Setup<'_>, people: &People) -> Result<Vec<Vec<ContactId>>,
 
 /// The contact points that left a member with the records that were split off: the member, the contact point, and the
 /// new member. One that both have stays.
-pub fn moved(lookup: &Lookup, members: &RecordBatch, splits: &[(MemberId, MemberId)]) -> Vec<(MemberId, ContactId, MemberId)> {
+pub fn moved(lookup: &Lookup, members: &[RecordBatch], splits: &[(MemberId, MemberId)]) -> Vec<(MemberId, ContactId, MemberId)> {
     if splits.is_empty() {
         return Vec::new();
     }
     let wanted: HashSet<MemberId> = splits.iter().flat_map(|(from, new)| [*from, *new]).collect();
     let mut of: HashMap<MemberId, BTreeSet<ContactId>> = HashMap::new();
-    for (member, contact) in contacts(members, lookup, |member| wanted.contains(&member)) {
+    for (member, contact) in members.iter().flat_map(|batch| contacts(batch, lookup, |member| wanted.contains(&member))) {
         of.entry(member).or_default().insert(contact);
     }
     let none = BTreeSet::new();
@@ -187,7 +187,7 @@ mod tests {
     fn a_contact_point_goes_with_the_records_that_have_it() {
         let lookup = lookup();
         let batch = members(&[(1, 1, &[2]), (5, 3, &[2, 4]), (6, 6, &[])]);
-        let moved = moved(&lookup, &batch, &[(member(1), member(5)), (member(9), member(6))]);
+        let moved = moved(&lookup, std::slice::from_ref(&batch), &[(member(1), member(5)), (member(9), member(6))]);
         let mut expected = vec![
             (member(1), lookup.contact(phone(3)), member(5)),
             (member(1), lookup.contact(phone(4)), member(5)),
@@ -197,6 +197,6 @@ mod tests {
         found.sort_unstable();
         expected.sort_unstable();
         assert_eq!(found, expected, "2 is a number of both, and of 9 nothing is left");
-        assert!(super::moved(&lookup, &batch, &[]).is_empty());
+        assert!(super::moved(&lookup, std::slice::from_ref(&batch), &[]).is_empty());
     }
 }

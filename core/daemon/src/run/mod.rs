@@ -36,7 +36,7 @@ use crate::dispatch::{Clock, Dispatcher, Pass};
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, State, now_us};
 
-use commit::Draft;
+use commit::{Draft, MembersFiles};
 use report::ChannelReport;
 use setup::Setup;
 
@@ -142,16 +142,18 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let (mut sources, (before, pasts, tags)) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
-    let who = people::identify(setup, &mut sources, before)?;
+    let mut who = people::identify(setup, &mut sources, before)?;
     let draft = hold.map(|hold| Draft::begin(setup, hold)).transpose()?;
-    let (assignments, tombstones) = (who.assignments().clone(), who.tombstones().to_vec());
+    let (assignments, tombstones) = (who.take_assignments(), who.tombstones().to_vec());
     let (people, outreach, mut report) = std::thread::scope(|scope| {
         let draft = draft.as_ref();
-        let assignments = draft.map(|draft| scope.spawn(|| draft.assignments(&tombstones, &assignments)));
-        let people = Arc::new(who.people(setup)?);
+        let assignments = draft.map(|draft| scope.spawn(move || draft.assignments(&tombstones, assignments)));
+        let mut files = draft.map(|draft| draft.members(scope, who.dirty(), who.removed())).transpose()?;
+        let people = Arc::new(who.people(setup, |members| files.iter_mut().for_each(|files| files.write(members)))?);
         timed.lap("identity");
+        let members = files.map(MembersFiles::end).into_iter().flatten();
         let to_write = Arc::clone(&people);
-        let members = draft.map(|draft| scope.spawn(move || draft.people(&to_write)));
+        let records = draft.map(|draft| scope.spawn(move || draft.records(&to_write)));
         setup.progress.stage("applying the rules");
         let population = population::population(setup, &people, tags)?;
         let delta = Arc::clone(&population.tags);
@@ -169,7 +171,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
             setup.progress.stage("committing");
             draft.decisions(&outreach)?;
         }
-        assignments.into_iter().chain(members).chain(tags).try_for_each(commit::joined)?;
+        assignments.into_iter().chain(members).chain(records).chain(tags).try_for_each(commit::joined)?;
         Ok((people, outreach, report))
     })?;
     if let Some(draft) = draft {

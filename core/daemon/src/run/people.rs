@@ -20,7 +20,7 @@ use crate::failure::{Doing, Failure};
 
 use super::guards::{self, Guarded};
 use super::holders;
-use super::pull::{Kept, PulledRows};
+use super::pull::{Kept, PulledRows, needed_now};
 use super::setup::Setup;
 use super::sources::{PulledSources, StoredSchema};
 
@@ -37,7 +37,7 @@ pub struct People {
     /// For each source, records to be written once more after its segments.
     pub restored: BTreeMap<usize, Vec<RecordBatch>>,
     /// Members whose records changed, with their golden columns.
-    pub dirty: RecordBatch,
+    pub dirty: Vec<RecordBatch>,
     /// Members that are no more.
     pub removed: Vec<MemberId>,
     /// Members that were joined to others: from, into.
@@ -196,23 +196,39 @@ impl Who {
         &self.identified.tombstones
     }
 
-    /// Assignments that are new or changed.
-    pub fn assignments(&self) -> &RecordBatch {
-        &self.identified.assignments
+    /// Assignments that are new or changed. They can be taken once: a first run has as many as there are records.
+    pub fn take_assignments(&mut self) -> RecordBatch {
+        let none = RecordBatch::new_empty(self.identified.assignments.schema());
+        std::mem::replace(&mut self.identified.assignments, none)
     }
 
-    /// Makes the columns of the members that changed.
+    /// Members that are no more.
+    pub fn removed(&self) -> &[MemberId] {
+        &self.identified.removed
+    }
+
+    /// How many members have records that changed.
+    pub fn dirty(&self) -> usize {
+        self.identified.dirty.len()
+    }
+
+    /// Makes the columns of the members that changed, and gives them as they are made.
     ///
     /// # Errors
     /// Where files cannot be read.
-    pub fn people(self, setup: &Setup<'_>) -> Result<People, Failure> {
+    pub fn people(self, setup: &Setup<'_>, mut give: impl FnMut(&RecordBatch)) -> Result<People, Failure> {
         let Self { identified, held_before, guarded, chunks, members_outside, pulls, segments, schema, accepted } = self;
-        let restored = chunks.restored(setup, &identified)?;
-        let full = chunks.full(setup, &identified)?;
+        let restored = chunks.restored(setup, &identified, &segments)?;
         let plan = golden_plan(setup)?;
+        let full = chunks.full(setup, &identified, &plan)?;
         let doing = || "golden columns cannot be worked out".to_owned();
         let sources: Vec<String> = setup.schemas.keys().cloned().collect();
-        let made = golden(&plan, setup.state.keys.lookup(), &sources, &identified, &full).doing(doing)?;
+        let mut dirty = Vec::new();
+        let made = golden(&plan, setup.state.keys.lookup(), &sources, &identified, &full, |batch| {
+            give(&batch);
+            dirty.push(batch);
+        });
+        let made = made.doing(doing)?;
         Ok(People {
             total: identified.members.len() as u64 + members_outside,
             new: made.new,
@@ -221,7 +237,7 @@ impl Who {
             counts: identified.counts,
             tombstones: identified.tombstones,
             restored,
-            dirty: made.members,
+            dirty,
             removed: identified.removed,
             merges: identified.merges,
             splits: identified.splits,
@@ -334,7 +350,7 @@ fn schema(setup: &Setup<'_>, identity: &IdentityConfig) -> Result<(StoredSchema,
 enum Place {
     /// In the head: the source, and the batch's place in its records.
     Head(usize, usize),
-    /// In a segment of this run: its place among them, and the chunk's first row in it.
+    /// In a segment of this run: its place among them, and the chunk's first row in it. Here it has not all columns.
     Segment(usize, u64),
     /// Nowhere but here.
     Memory,
@@ -405,7 +421,7 @@ impl Chunks {
         Ok(())
     }
 
-    /// The rows of a pull in full, since most of them are new; gives the keys of those that are not.
+    /// The rows of a pull, since most of them are new; gives the keys of those that are not.
     fn pulled(&mut self, setup: &Setup<'_>, source: usize, rows: &mut PulledRows) -> Result<Vec<RecordKey>, Failure> {
         let people = &setup.state.people;
         let doing = || "the segments of a pull cannot be read".to_owned();
@@ -423,7 +439,7 @@ impl Chunks {
             };
             for part in people.read_segments(&rows.segments, None).doing(doing).map_err(help)? {
                 let part = part.doing(doing).map_err(help)?;
-                self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
+                self.push(source, needed_now(&part.batch), Place::Segment(self.segments + part.file, part.first_row));
             }
             for segment in &rows.segments {
                 seen.extend(people.read_seen(segment).doing(doing).map_err(help)?);
@@ -436,12 +452,12 @@ impl Chunks {
         Ok(seen)
     }
 
-    /// For each chunk its full rows where the golden columns of changed members need any: rows of the head
-    /// are read again, and only those that are needed are kept.
-    fn full(&self, setup: &Setup<'_>, identified: &Identified) -> Result<Vec<Option<Loaded>>, Failure> {
-        let here = |chunk: usize| (!self.is_head(chunk)).then(|| Loaded { batch: self.chunks[chunk].batch.clone(), rows: None });
-        let mut full: Vec<_> = (0..self.chunks.len()).map(here).collect();
-        if (0..self.chunks.len()).all(|chunk| !self.is_head(chunk)) {
+    /// For each chunk its rows where the golden columns of changed members need any: rows of the head
+    /// are read again, and only those that are needed are kept. Nothing else is left of the chunks.
+    fn full(mut self, setup: &Setup<'_>, identified: &Identified, plan: &GoldenPlan) -> Result<Vec<Option<Loaded>>, Failure> {
+        let chunks = std::mem::take(&mut self.chunks).into_iter().enumerate();
+        let mut full: Vec<_> = chunks.map(|(at, chunk)| (!self.is_head(at)).then(|| Loaded::whole(plan, &chunk.batch))).collect();
+        if (0..full.len()).all(|chunk| !self.is_head(chunk)) {
             return Ok(full);
         }
         let needed = identified.rows_needed();
@@ -450,17 +466,38 @@ impl Chunks {
         Ok(full)
     }
 
-    /// Rows that have to be written once more, by source.
-    fn restored(&self, setup: &Setup<'_>, identified: &Identified) -> Result<BTreeMap<usize, Vec<RecordBatch>>, Failure> {
+    /// Rows that have to be written once more, by source. `segments` are those of this run.
+    fn restored(
+        &self,
+        setup: &Setup<'_>,
+        identified: &Identified,
+        segments: &[(SegmentFile, Vec<u32>)],
+    ) -> Result<BTreeMap<usize, Vec<RecordBatch>>, Failure> {
         let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); self.chunks.len()];
         for (chunk, row) in &identified.restore {
             wanted[*chunk as usize].push(*row);
         }
         wanted.iter_mut().for_each(|rows| rows.sort_unstable());
         let mut restored: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
-        for (chunk, rows) in wanted.iter().enumerate().filter(|(chunk, rows)| !self.is_head(*chunk) && !rows.is_empty()) {
+        let mut of_segments: BTreeMap<usize, BTreeMap<usize, Vec<u32>>> = BTreeMap::new();
+        for (chunk, rows) in wanted.iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let Chunk { source, batch } = &self.chunks[chunk];
-            restored.entry(usize::from(*source)).or_default().push(take(batch, rows)?);
+            let source = usize::from(*source);
+            match self.places[chunk] {
+                Place::Head(..) => {}
+                Place::Memory => restored.entry(source).or_default().push(take(batch, rows)?),
+                Place::Segment(segment, first_row) => {
+                    let wanted = of_segments.entry(source).or_default().entry(segment).or_default();
+                    wanted.extend(rows.iter().map(|row| first_row as u32 + row));
+                }
+            }
+        }
+        let files = segments.iter().map(|(segment, _)| segment.clone()).collect::<Vec<_>>();
+        for (source, wanted) in of_segments {
+            let doing = || "the segments of a pull cannot be read".to_owned();
+            for part in setup.state.people.read_segments_at(&files, &wanted).doing(doing)? {
+                restored.entry(source).or_default().push(part.doing(doing)?.batch);
+            }
         }
         let source_of = |chunk: usize| usize::from(self.chunks[chunk].source);
         let give = |chunk, batch, _| restored.entry(source_of(chunk)).or_default().push(batch);

@@ -59,8 +59,8 @@ fn members(setup: &Setup<'_>, people: &People) -> Result<Vec<RecordBatch>, Failu
     let wanted = wanted(setup);
     let schema = member_schema(setup, &wanted)?;
     let mut members = unchanged(setup, people, &schema)?;
-    if people.dirty.num_rows() > 0 {
-        members.push(align(&people.dirty, &schema)?);
+    for batch in &people.dirty {
+        members.push(align(batch, &schema)?);
     }
     let links = setup.facts.links.iter().map(|link| link.contact).collect();
     let linked = contacts::linked(&members, &links, setup.state.keys.lookup());
@@ -114,9 +114,7 @@ fn unchanged(setup: &Setup<'_>, people: &People, schema: &SchemaRef) -> Result<V
     let Some(base) = setup.base() else { return Ok(Vec::new()) };
     let doing = || "the members of the head cannot be read".to_owned();
     let mut gone: hashbrown::HashSet<MemberId> = people.removed.iter().copied().collect();
-    if people.dirty.num_rows() > 0 {
-        gone.extend(ids(&people.dirty));
-    }
+    gone.extend(people.dirty.iter().flat_map(ids));
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let mut members = Vec::new();
     for part in base.live("members", Some(&columns)).doing(doing)? {

@@ -10,13 +10,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch};
+use arrow::compute::{concat, concat_batches};
+use arrow::error::ArrowError;
 use reunion_generations::{SegmentFile, SegmentWriter};
 use reunion_host::{CallOptions, ItemStream, SourceConnector};
 use reunion_ledger::{Lease, Pull, Segment, SourceState};
-use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
+use reunion_model::limits::{BATCH_ROWS_MAX, BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
 use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
+use reunion_model::record::{RAW, ROW_HASH, UNFIT};
 use reunion_model::threads::cores;
 use reunion_model::{PullId, RecordKey};
 use reunion_people::{Known, NormaliseError, Normalised, Normaliser, Split};
@@ -33,8 +35,10 @@ const SEGMENT_BYTES: u64 = 256 << 20;
 /// Bytes of rows that a pull keeps in memory for the stages after it; of a larger one they are read again
 /// from its segments.
 const KEPT_BYTES_MAX: usize = 256 << 20;
-/// Rows that are kept in one piece, about.
-const KEPT_CHUNK_ROWS: usize = 1 << 16;
+/// Rows that are kept in one piece, at the least: a source that changes little sends few rows in a batch.
+const KEPT_CHUNK_ROWS_MIN: usize = BATCH_ROWS_MAX / 2;
+/// Bytes that a buffer may have too many: what it is rounded up to.
+const BUFFER_SLACK_BYTES: usize = 128;
 
 /// What a pull is for.
 pub struct PullPlan<'a> {
@@ -89,7 +93,7 @@ pub struct KeptRows {
     pub seen: Vec<RecordKey>,
 }
 
-/// Rows that were written to a segment.
+/// Rows that were written to a segment, without the columns of [`needed_now`].
 pub struct Kept {
     /// The segment's place in its pull.
     pub segment: usize,
@@ -278,27 +282,54 @@ impl Keeper {
         self.kept.seen.extend_from_slice(keys);
     }
 
-    fn add(&mut self, segment: usize, first_row: u64, batch: RecordBatch) -> Result<(), Failure> {
+    fn add(&mut self, segment: usize, first_row: u64, batch: &RecordBatch) -> Result<(), Failure> {
+        let batch = needed_now(batch);
         if self.batches.is_empty() {
             (self.segment, self.first_row) = (segment, first_row);
         }
         self.rows += batch.num_rows();
         self.batches.push(batch);
-        if self.rows >= KEPT_CHUNK_ROWS { self.join() } else { Ok(()) }
+        if self.rows >= KEPT_CHUNK_ROWS_MIN { self.join() } else { Ok(()) }
     }
 
-    /// Makes one chunk of the last rows. What it copies lets go of the plugin's own buffers, which hold the
-    /// cells of all columns as the source wrote them.
+    /// Makes one chunk of the last rows.
     fn join(&mut self) -> Result<(), Failure> {
         let batches = std::mem::take(&mut self.batches);
         if std::mem::take(&mut self.rows) == 0 {
             return Ok(());
         }
-        let batch = concat_batches(&batches[0].schema(), &batches).doing(|| "pulled rows cannot be put together".to_owned())?;
+        let batch = match &batches[..] {
+            [batch] => with_own_buffers(batch),
+            batches => concat_batches(&batches[0].schema(), batches),
+        };
+        let batch = batch.doing(|| "pulled rows cannot be put together".to_owned())?;
         self.bytes += batch.get_array_memory_size();
         self.kept.chunks.push(Kept { segment: self.segment, first_row: self.first_row, batch });
         Ok(())
     }
+}
+
+/// The same rows without what only later pulls and people ask for: what the source gave, as it was, and its hash.
+pub fn needed_now(batch: &RecordBatch) -> RecordBatch {
+    let fields = batch.schema_ref().fields().iter().enumerate();
+    let columns = fields.filter(|(_, field)| ![ROW_HASH, RAW, UNFIT].contains(&field.name().as_str()));
+    batch.project(&columns.map(|(at, _)| at).collect::<Vec<_>>()).expect("columns that are there")
+}
+
+/// The same rows without the buffers of the plugin's batch: that holds the cells of all its columns, and nothing of it
+/// is freed while one of them is used.
+fn with_own_buffers(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let own = |column: &ArrayRef| match is_part_of_more(&column.to_data()) {
+        true => concat(&[column, &column.slice(0, 0)]),
+        false => Ok(Arc::clone(column)),
+    };
+    RecordBatch::try_new(batch.schema(), batch.columns().iter().map(own).collect::<Result<_, _>>()?)
+}
+
+/// Whether a column keeps more memory than it needs. Memory from elsewhere has no capacity that is known.
+fn is_part_of_more(column: &ArrayData) -> bool {
+    let nulls = column.nulls().map(|nulls| nulls.buffer());
+    column.buffers().iter().chain(nulls).any(|buffer| !(buffer.len()..=2 * buffer.len() + BUFFER_SLACK_BYTES).contains(&buffer.capacity()))
 }
 
 /// Takes the items of one stream.
@@ -429,7 +460,7 @@ impl<'a> Puller<'a> {
         writer.seen(&seen).doing(doing)?;
         if let Some(kept) = &mut self.kept {
             kept.seen(&seen);
-            kept.add(self.seq as usize, first_row, records)?;
+            kept.add(self.seq as usize, first_row, &records)?;
             self.kept = self.kept.take().filter(|kept| kept.bytes <= KEPT_BYTES_MAX);
         }
         Ok(())

@@ -49,9 +49,9 @@ pub(super) struct Apart {
 }
 
 impl Apart {
-    /// Finds them; `None` where there is none.
-    pub(super) fn find(constraints: &Constraints, root_of: &[u32]) -> Option<Self> {
-        let mut size = vec![0_u32; root_of.len()];
+    /// Finds them; `None` where there is none. All roots are below `roots`.
+    pub(super) fn find(constraints: &Constraints, root_of: &[u32], roots: usize) -> Option<Self> {
+        let mut size = vec![0_u32; roots];
         root_of.iter().for_each(|root| size[*root as usize] += 1);
         let least = constraints.values_max.iter().map(|(_, max)| *max).min().unwrap_or(u32::MAX);
         let mut suspects = size.iter().map(|size| *size > least).collect::<Vec<_>>();
@@ -75,8 +75,8 @@ impl Apart {
     }
 
     /// Joins them anew, and gives each part a root of its own. Gives the number that all roots are below.
-    pub(super) fn separate(self, constraints: &Constraints, root_of: &mut [u32]) -> usize {
-        let mut next = root_of.len() as u32;
+    pub(super) fn separate(self, constraints: &Constraints, root_of: &mut [u32], roots: usize) -> usize {
+        let mut next = roots as u32;
         for set in self.sets {
             let mut parts = Steps::new(constraints, set);
             parts.decisions();

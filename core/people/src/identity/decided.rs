@@ -25,7 +25,7 @@ impl Decisions {
         held.iter().flat_map(|decision| decision.left.iter().chain(&decision.right)).for_each(|key| _ = named.insert(key.as_u128()));
         let mut node_of = vec![NONE; named.len()];
         for (node, record) in (0_u32..).zip(nodes.records) {
-            if let Some(number) = named.find(nodes.resolved.records[*record as usize]) {
+            if let Some(number) = named.find(nodes.resolved.key(*record)) {
                 node_of[number as usize] = node;
             }
         }

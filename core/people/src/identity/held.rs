@@ -70,7 +70,7 @@ pub(super) fn came_with(
     turns: &BTreeMap<u32, u8>,
     known: &Known,
 ) -> Vec<(u32, Option<u128>)> {
-    let phone = |place: u32| resolved.rows.phones[resolved.live[usable[place as usize] as usize] as usize];
+    let phone = |place: u32| resolved.rows.phone(resolved.live[usable[place as usize] as usize]);
     let mut places = turns.keys().copied().collect::<BTreeSet<_>>();
     if !known.by_phone.is_empty() {
         places.extend((0..usable.len() as u32).filter(|place| known.has(phone(*place))));
@@ -95,7 +95,7 @@ pub(super) fn came_with(
 
 /// Which holders of a number these records are of: of one, but where records of several are one person's now.
 fn holders_of(resolved: &Resolved, turn: u8, records: &[u32], known: &HashSet<u128>) -> Vec<Option<u128>> {
-    let key = |record: &u32| resolved.records[*record as usize];
+    let key = |record: &u32| resolved.key(*record);
     let row = |record: &u32| resolved.live[*record as usize];
     let first = records.iter().min_by(|a, b| resolved.founding_order(row(a), row(b))).map(key);
     let mut holders = records.iter().map(key).filter(|key| known.contains(key)).map(Some).collect::<BTreeSet<_>>();
@@ -123,7 +123,7 @@ pub(super) fn held_numbers(
     }
     let held = sets.held.iter().filter_map(|(record, came_with)| {
         let member = *ids.get(set_of[*record as usize] as usize)?;
-        let phone = Phone::from_e164_digits(resolved.rows.phones[resolved.live[*record as usize] as usize]);
+        let phone = Phone::from_e164_digits(resolved.rows.phone(resolved.live[*record as usize]));
         Some(Held { member, phone, came_with: came_with.map(RecordKey::from_u128) })
     });
     let held = held.collect::<BTreeSet<_>>();

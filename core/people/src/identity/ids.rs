@@ -12,7 +12,7 @@ use reunion_model::{MemberId, RecordKey};
 use super::sets::Sets;
 use super::{HASHES_PER_THREAD_MIN, MEMBERS, Members, PreviousMembers};
 use crate::matching::KeySet;
-use crate::numbering::{Numbering, number};
+use crate::numbering::{Keys, Numbering, number};
 use crate::pull::Resolved;
 use crate::table::{NONE, StateError, moments_of, numbers_of, sixteen, sixteens_of};
 
@@ -43,7 +43,7 @@ impl Before {
             let column = sixteens_of(batch, MEMBERS, "member_id")?;
             ids.extend((0..batch.num_rows()).map(|row| sixteen(column, row)));
         }
-        let Numbering { of, .. } = number(&[&resolved.members, &ids]);
+        let Numbering { of, .. } = number(&[Keys::Wide(&resolved.members), Keys::Wide(&ids)]);
         let mut numbers = of[count..].iter();
         let mut before = Self {
             founding: vec![0; count],
@@ -112,35 +112,43 @@ pub(super) fn assign_ids(
         }
         removed.push(id);
     }
-    let mut new_ids = new_ids(resolved, sets, &taken_from, &previous, lookup)?.into_iter();
-    let mut members = Members::with_capacity(sets.len());
+    let (ids, epochs) = give_ids(resolved, sets, &taken_from, &before, &previous, lookup)?;
+    let splits = splits(resolved, sets, &taken_from, &heirs, &ids);
+    let sets_in_order = (0..sets.len() as u32).collect::<Vec<_>>();
+    let founding = on_all_cores(&sets_in_order, HASHES_PER_THREAD_MIN, |set| {
+        let before = before.founding.get(taken_from[*set as usize] as usize).copied();
+        RecordKey::from_u128(before.unwrap_or_else(|| resolved.rows.key(sets.founding[*set as usize])))
+    });
+    let founded_at = |(member, row): (&u32, &u32)| match before.founded_at.get(*member as usize) {
+        Some(founded_at) => *founded_at,
+        None => resolved.rows.created(*row),
+    };
+    let hash = |member: &u32| before.hash.get(*member as usize).copied().unwrap_or_default();
+    let members = Members {
+        ids,
+        founding,
+        founded_at: taken_from.iter().zip(&sets.founding).map(founded_at).collect(),
+        epoch: epochs,
+        previous_hash: if before.hash.is_empty() { Vec::new() } else { taken_from.iter().map(hash).collect() },
+        ..Members::default()
+    };
+    Ok(Ids { members, taken_from, removed, merges, splits })
+}
+
+/// What new members were made of: previous member, and new one.
+fn splits(resolved: &Resolved, sets: &Sets, taken_from: &[u32], heirs: &Heirs, ids: &[MemberId]) -> Vec<(MemberId, MemberId)> {
+    if resolved.members.is_empty() {
+        return Vec::new();
+    }
     let mut splits = Vec::new();
     let mut left = Vec::new();
-    for (set, member) in taken_from.iter().enumerate() {
-        let founding = sets.founding[set];
-        if *member == NONE {
-            let (id, epoch) = new_ids.next().expect("each set that took no id has a new one");
-            let created = resolved.rows.created[founding as usize];
-            members.ids.push(id);
-            members.founding.push(RecordKey::from_u128(resolved.rows.keys[founding as usize]));
-            members.founded_at.push(Some(created).filter(|created| *created != i64::MAX));
-            members.epoch.push(epoch);
-            if !resolved.members.is_empty() {
-                previous_members(resolved, sets, set, &mut left);
-                left.dedup();
-            }
-            let is_of = |member: &&u32| !heirs.are(**member, set);
-            splits.extend(left.iter().filter(is_of).map(|member| (resolved.member(*member), id)));
-        } else {
-            let member = *member as usize;
-            members.ids.push(resolved.member(member as u32));
-            members.founding.push(RecordKey::from_u128(before.founding[member]));
-            members.founded_at.push(before.founded_at[member]);
-            members.epoch.push(before.epoch[member]);
-            members.previous_hash[set] = before.hash[member];
-        }
+    for set in (0..sets.len()).filter(|set| taken_from[*set] == NONE) {
+        previous_members(resolved, sets, set, &mut left);
+        left.dedup();
+        let is_of = |member: &&u32| !heirs.are(**member, set);
+        splits.extend(left.iter().filter(is_of).map(|member| (resolved.member(*member), ids[set])));
     }
-    Ok(Ids { members, taken_from, removed, merges, splits })
+    splits
 }
 
 /// The previous members of a set's records, one for each record that had one, sorted.
@@ -208,53 +216,62 @@ fn keepers(resolved: &Resolved, sets: &Sets, heirs: &Heirs) -> Vec<u32> {
     keeper
 }
 
-/// The ids and epochs of those sets that took none, in their order.
-fn new_ids(
+/// The id and epoch of each set.
+fn give_ids(
     resolved: &Resolved,
     sets: &Sets,
     taken_from: &[u32],
+    before: &Before,
     previous: &PreviousMembers,
     lookup: &Lookup,
-) -> Result<Vec<(MemberId, u32)>, StateError> {
-    let id_of = |set: usize, epoch: u32| {
-        let founding = sets.founding[set];
+) -> Result<(Vec<MemberId>, Vec<u32>), StateError> {
+    let id_of = |set: u32, epoch: u32| {
+        let founding = sets.founding[set as usize];
         // In one part, which takes one block of the hash less than three.
         let mut text = [0; 28];
-        text[..8].copy_from_slice(&resolved.rows.created[founding as usize].to_be_bytes());
-        text[8..24].copy_from_slice(&resolved.rows.keys[founding as usize].to_be_bytes());
+        text[..8].copy_from_slice(&resolved.rows.created(founding).unwrap_or(i64::MAX).to_be_bytes());
+        text[8..24].copy_from_slice(&resolved.rows.key(founding).to_be_bytes());
         text[24..].copy_from_slice(&epoch.to_be_bytes());
         MemberId(lookup.id("member", &[&text]))
     };
-    let new = (0..sets.len() as u32).filter(|set| taken_from[*set as usize] == NONE).collect::<Vec<_>>();
-    let mut given = on_all_cores(&new, HASHES_PER_THREAD_MIN, |set| (id_of(*set as usize, 0), 0));
-    let taken = taken(previous, &given)?;
+    let all = (0..sets.len() as u32).collect::<Vec<_>>();
+    let mut ids = on_all_cores(&all, HASHES_PER_THREAD_MIN, |set| match taken_from[*set as usize] {
+        NONE => id_of(*set, 0),
+        member => resolved.member(member),
+    });
+    let mut epochs = vec![0; sets.len()];
+    for (epoch, member) in epochs.iter_mut().zip(taken_from).filter(|(_, member)| **member != NONE) {
+        *epoch = before.epoch[*member as usize];
+    }
     // For the few ids that have to be tried one by one.
     let mut everybody: Option<KeySet> = None;
-    for at in taken {
-        let (set, free) = (new[at] as usize, &mut given[at]);
+    for set in taken(previous, taken_from, &ids)? {
         let everybody = match &mut everybody {
             Some(everybody) => everybody,
             none => none.insert(previous.ids()?),
         };
-        while everybody.contains(free.0.as_u128()) {
-            *free = (id_of(set, free.1 + 1), free.1 + 1);
+        let (id, epoch) = (&mut ids[set as usize], &mut epochs[set as usize]);
+        while everybody.contains(id.as_u128()) {
+            *epoch += 1;
+            *id = id_of(set, *epoch);
         }
     }
-    Ok(given)
+    Ok((ids, epochs))
 }
 
-/// The places of those ids that belong to somebody already.
-fn taken(previous: &PreviousMembers, ids: &[(MemberId, u32)]) -> Result<Vec<usize>, StateError> {
-    if ids.is_empty() || (previous.everyone.is_empty() && previous.forwarded.is_empty()) {
+/// The new sets whose ids belong to somebody already.
+fn taken(previous: &PreviousMembers, taken_from: &[u32], ids: &[MemberId]) -> Result<Vec<u32>, StateError> {
+    if previous.everyone.is_empty() && previous.forwarded.is_empty() {
         return Ok(Vec::new());
     }
-    let mut wanted = KeySet::with_capacity(ids.len());
-    let numbers = ids.iter().map(|(id, _)| wanted.insert(id.as_u128()).0).collect::<Vec<_>>();
+    let new = (0..ids.len() as u32).filter(|set| taken_from[*set as usize] == NONE).collect::<Vec<_>>();
+    let mut wanted = KeySet::with_capacity(new.len());
+    let numbers = new.iter().map(|set| wanted.insert(ids[*set as usize].as_u128()).0).collect::<Vec<_>>();
     let mut taken = vec![false; wanted.len()];
     previous.each_id(|id| {
         if let Some(number) = wanted.find(id) {
             taken[number as usize] = true;
         }
     })?;
-    Ok((0..ids.len()).filter(|at| taken[numbers[*at] as usize]).collect())
+    Ok(new.into_iter().zip(numbers).filter(|(_, number)| taken[*number as usize]).map(|(set, _)| set).collect())
 }

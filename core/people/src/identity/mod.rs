@@ -242,7 +242,7 @@ pub struct Members {
     pub founded_at: Vec<Option<i64>>,
     /// The epoch that the id is made of.
     pub epoch: Vec<u32>,
-    /// Content hash of the golden columns in the previous generation; 0 for a new member.
+    /// Content hash of the golden columns in the previous generation; 0 for a new member. Empty where all are new.
     pub previous_hash: Vec<u128>,
     /// Where each member's records begin in `records`; one more than there are members.
     pub starts: Vec<u32>,
@@ -253,18 +253,6 @@ pub struct Members {
 }
 
 impl Members {
-    /// Room for so many of them, but for their records.
-    fn with_capacity(members: usize) -> Self {
-        Self {
-            ids: Vec::with_capacity(members),
-            founding: Vec::with_capacity(members),
-            founded_at: Vec::with_capacity(members),
-            epoch: Vec::with_capacity(members),
-            previous_hash: vec![0; members],
-            ..Self::default()
-        }
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -385,7 +373,7 @@ fn assignments(resolved: &Resolved, set_of: &[u32], ids: &[MemberId], reasons: &
         }
         Ok::<_, StateError>((members.finish(), codes.finish()))
     };
-    let (keys, outcomes) = both(|| sixteens(records().map(|record| resolved.records[record])), outcomes);
+    let (keys, outcomes) = both(|| sixteens(records().map(|record| resolved.key(record as u32))), outcomes);
     let (members, codes) = outcomes?;
     let columns: Vec<ArrayRef> = vec![keys?, Arc::new(members), Arc::new(codes)];
     Ok(RecordBatch::try_new(assignment_schema(), columns)?)

@@ -1,7 +1,7 @@
 //! Who is on a phone: one person, several, nobody, or somebody else than before.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU128;
+use std::num::NonZeroU64;
 
 use arrow::array::{Array, AsArray, PrimitiveArray, StringArray};
 use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
@@ -12,7 +12,7 @@ use reunion_model::threads::on_all_cores;
 use super::held::{Known, came_with};
 use super::keys::mixed;
 use super::{SharedPhone, SharedPhonePolicy};
-use crate::numbering::{Numbering, number};
+use crate::numbering::{Keys, Numbering, number};
 use crate::pull::{Chunk, RECORDS, Resolved};
 use crate::table::{NONE, StateError, byte_of, moments_of, typed};
 
@@ -35,8 +35,8 @@ pub(super) struct Holders {
 impl Holders {
     /// Decides who is on each phone, and sets records aside whose phone is nobody's.
     pub(super) fn new(resolved: &Resolved, hints: &Hints, config: &SharedPhone, usable: &[u32], known: &Known, reasons: &mut [u8]) -> Self {
-        let phone = |record: &u32| u128::from(resolved.rows.phones[resolved.live[*record as usize] as usize]);
-        let Numbering { of, first } = number(&[&usable.iter().map(phone).collect::<Vec<_>>()]);
+        let phone = |record: &u32| resolved.rows.phone(resolved.live[*record as usize]);
+        let Numbering { of, first } = number(&[Keys::Narrow(&usable.iter().map(phone).collect::<Vec<_>>())]);
         let shared = Shared::new(&of, first.len());
         let cards = on_all_cores(&shared.places, PHONES_PER_THREAD_MIN, |at| hints.card(resolved, usable[*at as usize]));
         let judged = on_all_cores(&shared.phones, PHONES_PER_THREAD_MIN, |phone| {
@@ -162,24 +162,23 @@ impl<'a> Hints<'a> {
         let row = resolved.live[record as usize];
         let (chunk, at) = resolved.rows.locate(row);
         let name = self.names[chunk].filter(|names| names.is_valid(at));
-        let name = name.and_then(|names| NonZeroU128::new(self.lookup.row_hash(names.value(at).as_bytes())));
+        let name = name.and_then(|names| NonZeroU64::new(self.lookup.row_hash(names.value(at).as_bytes()) as u64));
         let birthday = self.birthdays[chunk].filter(|days| days.is_valid(at)).map(|days| days.value(at));
         let order = self.orders[chunk].filter(|orders| orders.is_valid(at)).map(|orders| orders.value(at));
-        let created = Some(resolved.rows.created[row as usize]).filter(|created| *created != i64::MAX);
-        let updated = Some(resolved.rows.updated[row as usize]).filter(|updated| *updated != i64::MIN);
-        Card { name, birthday, first: created.or(order).or(updated), last: order.or(updated).max(created) }
+        let (created, updated) = (resolved.rows.created(row), resolved.rows.updated(row));
+        let (first, last) = (created.or(order).or(updated), order.or(updated).max(created));
+        Card { name, birthday, seen: first.zip(last) }
     }
 }
 
 /// What one record says about the person who holds the phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Card {
-    /// A hash of the name.
-    name: Option<NonZeroU128>,
+    /// A hash of the name: it is compared with those of the same phone alone.
+    name: Option<NonZeroU64>,
     birthday: Option<i32>,
     /// The first and last sign of life, in microseconds. A row that is written again is none where there are orders.
-    first: Option<i64>,
-    last: Option<i64>,
+    seen: Option<(i64, i64)>,
 }
 
 /// Who is on a phone.
@@ -239,15 +238,15 @@ fn is_one_person(cards: &[Card]) -> bool {
 
 /// Whether there is so long a time between any two cards: without it, [`turns`] has nothing to find.
 fn can_be_silent(cards: &[Card], silence_us: i64) -> bool {
-    let last = cards.iter().filter_map(|card| card.last).min();
-    let first = cards.iter().filter_map(|card| card.first).max();
+    let last = cards.iter().filter_map(|card| Some(card.seen?.1)).min();
+    let first = cards.iter().filter_map(|card| Some(card.seen?.0)).max();
     last.zip(first).is_some_and(|(last, first)| first.saturating_sub(last) > silence_us)
 }
 
 /// The person of each card, as far as name and birthday tell; `None` where the card has no name. Birthdays tell
 /// people of one name apart.
 fn persons(cards: &[Card]) -> Vec<Option<u128>> {
-    let mut birthdays: BTreeMap<NonZeroU128, Vec<i32>> = BTreeMap::new();
+    let mut birthdays: BTreeMap<NonZeroU64, Vec<i32>> = BTreeMap::new();
     for card in cards {
         if let (Some(name), Some(birthday)) = (card.name, card.birthday) {
             let known = birthdays.entry(name).or_default();
@@ -260,7 +259,7 @@ fn persons(cards: &[Card]) -> Vec<Option<u128>> {
         let name = card.name?;
         let is_several = birthdays.get(&name).is_some_and(|known| known.len() > 1);
         let birthday = || card.birthday.map_or(0, |day| i128::from(day).cast_unsigned() | 1 << 64);
-        Some(if is_several { mixed(name.get(), birthday()) } else { name.get() })
+        Some(if is_several { mixed(name.get().into(), birthday()) } else { name.get().into() })
     };
     cards.iter().map(person).collect()
 }
@@ -271,7 +270,7 @@ fn persons(cards: &[Card]) -> Vec<Option<u128>> {
 fn turns(cards: &[Card], persons: &[Option<u128>], silence_us: i64) -> Vec<u8> {
     // What is one person's is one stretch of time, however long; what has no name is one for itself.
     let key = |at: usize| persons[at].map_or((0, at + 1), |person| (person, 0));
-    let stretch = |(at, card): (usize, &Card)| Some((key(at), card.first?, card.last?));
+    let stretch = |(at, card): (usize, &Card)| card.seen.map(|(first, last)| (key(at), first, last));
     let mut stretches = cards.iter().enumerate().filter_map(stretch).collect::<Vec<_>>();
     stretches.sort_unstable();
     stretches.dedup_by(|(key, _, last), (held_key, _, held_last)| {
@@ -339,8 +338,8 @@ mod tests {
         SharedPhone { cards_max: 3, same_name_cards_max: 6, recycled_after_us: Some(365 * DAY_US), policy }
     }
 
-    fn card(name: u128, first: i64, last: i64) -> Card {
-        Card { name: NonZeroU128::new(name), birthday: None, first: Some(first * DAY_US), last: Some(last * DAY_US) }
+    fn card(name: u64, first: i64, last: i64) -> Card {
+        Card { name: NonZeroU64::new(name), birthday: None, seen: Some((first * DAY_US, last * DAY_US)) }
     }
 
     fn judged(cards: &[Card], policy: SharedPhonePolicy) -> Vec<Result<(u32, Holder), Reason>> {
@@ -382,7 +381,7 @@ mod tests {
         assert_eq!(judged(&[old, card(0, 600, 600)], Merge), vec![Ok((0, Present)); 2]);
         assert_eq!(judged(&[old, card(0, 300, 300), late], Merge), vec![Ok((0, Present)); 3]);
         // Without any time a card is of who has the number now.
-        let timeless = Card { first: None, last: None, ..card(0, 0, 0) };
+        let timeless = Card { seen: None, ..card(0, 0, 0) };
         assert_eq!(judged(&[old, late, timeless], Merge), [Ok((0, Former)), Ok((1, Present)), Ok((1, Present))]);
     }
 

@@ -11,7 +11,7 @@ use super::held::Known;
 use super::keys::{KeyColumns, KeyRow, Rule};
 use super::phones::{Hints, Holders};
 use super::{HASHES_PER_THREAD_MIN, IdentityConfig};
-use crate::numbering::{Numbering, number};
+use crate::numbering::{Keys, Numbering, number};
 use crate::pull::Resolved;
 use crate::table::{NONE, StateError, byte_of};
 use reunion_keys::Lookup;
@@ -104,9 +104,8 @@ impl Nodes<'_> {
 
     pub(super) fn key_row(&self, node: u32) -> KeyRow {
         let row = self.row(node);
-        let phone = self.resolved.rows.phones[row as usize];
         let (chunk, row) = self.resolved.rows.locate(row);
-        KeyRow { chunk, row, phone }
+        KeyRow { chunk, row, phone: self.resolved.rows.phone_at(chunk, row) }
     }
 
     pub(super) fn value(&self, rule: &Rule, node: u32) -> Option<u128> {
@@ -123,44 +122,40 @@ fn roots(nodes: &Nodes, config: &IdentityConfig, decided: &[Decision], holders: 
     if joins_by_phone && rules.is_empty() && decisions.is_empty() {
         return (nodes.holders.to_vec(), holders);
     }
-    let mut groups = UnionFind::new(nodes.len());
+    // Where the phone joins, all records of a holder are one from the start.
+    let own = if joins_by_phone { Vec::new() } else { (0..nodes.len() as u32).collect() };
+    let (unit_of, units) = if joins_by_phone { (nodes.holders, holders) } else { (&own[..], nodes.len()) };
+    let mut groups = UnionFind::new(units);
     for (one, other) in &decisions.same {
-        groups.join(*one, *other);
-    }
-    if joins_by_phone {
-        let mut first_of = vec![NONE; holders];
-        for (node, holder) in (0_u32..).zip(nodes.holders) {
-            let first = &mut first_of[*holder as usize];
-            if *first == NONE {
-                *first = node;
-            } else {
-                groups.join(*first, node);
-            }
-        }
+        groups.join(unit_of[*one as usize], unit_of[*other as usize]);
     }
     let mut generic = Vec::new();
     for rule in rules {
-        generic.extend(join_by(nodes, rule, &mut groups));
+        generic.extend(join_by(nodes, rule, unit_of, &mut groups));
     }
-    let mut root_of = (0..nodes.len() as u32).map(|node| groups.root(node)).collect::<Vec<_>>();
+    let mut root_of = unit_of.iter().map(|unit| groups.root(*unit)).collect::<Vec<_>>();
+    drop((own, groups));
     let constraints = Constraints::new(nodes, config, decisions, generic);
-    let roots = Apart::find(&constraints, &root_of).map_or(nodes.len(), |apart| apart.separate(&constraints, &mut root_of));
+    let roots = Apart::find(&constraints, &root_of, units).map_or(units, |apart| apart.separate(&constraints, &mut root_of, units));
     (root_of, roots)
 }
 
-/// Joins nodes that share a value of a rule. Gives the values that too many share, which join nobody.
-fn join_by(nodes: &Nodes, rule: &Rule, groups: &mut UnionFind) -> Vec<u128> {
-    let all = (0..nodes.len() as u32).collect::<Vec<_>>();
-    let values = on_all_cores(&all, HASHES_PER_THREAD_MIN, |node| nodes.value(rule, *node));
-    let having = all.into_iter().filter(|node| values[*node as usize].is_some()).collect::<Vec<_>>();
-    let values = values.into_iter().flatten().collect::<Vec<_>>();
-    let Numbering { of, first } = number(&[&values]);
+/// Joins the units of nodes that share a value of a rule. Gives the values that too many share, which join nobody.
+fn join_by(nodes: &Nodes, rule: &Rule, unit_of: &[u32], groups: &mut UnionFind) -> Vec<u128> {
+    let shares = (0..nodes.len() as u32).step_by(HASHES_PER_THREAD_MIN).collect::<Vec<_>>();
+    let shares = on_all_cores(&shares, 1, |from| {
+        let all = *from..(from + HASHES_PER_THREAD_MIN as u32).min(nodes.len() as u32);
+        all.filter_map(|node| Some((node, nodes.value(rule, node)?))).unzip::<u32, u128, Vec<_>, Vec<_>>()
+    });
+    let (having, values): (Vec<_>, Vec<_>) = shares.into_iter().unzip();
+    let (having, values) = (having.concat(), values.concat());
+    let Numbering { of, first } = number(&[Keys::Wide(&values)]);
     let mut records = vec![0_u32; first.len()];
     of.iter().for_each(|value| records[*value as usize] += 1);
     for (node, value) in having.iter().zip(of) {
         let first = having[first[value as usize] as usize];
         if first != *node && records[value as usize] <= rule.records_max {
-            groups.join(first, *node);
+            groups.join(unit_of[first as usize], unit_of[*node as usize]);
         }
     }
     let generic = (0..first.len()).filter(|value| records[*value] > rule.records_max);

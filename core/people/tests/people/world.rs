@@ -273,9 +273,11 @@ impl World {
             let picked = take_record_batch(batch, &arrow::array::UInt32Array::from(places)).unwrap();
             (!rows.is_empty()).then_some(Loaded { batch: picked, rows: Some(rows) })
         });
-        let golden = golden(&self.plan, &lookup(), &self.sources, &identified, &loaded.collect::<Vec<_>>()).unwrap();
+        let mut members = Vec::new();
+        let give = |batch| members.push(batch);
+        let golden = golden(&self.plan, &lookup(), &self.sources, &identified, &loaded.collect::<Vec<_>>(), give).unwrap();
         identified.restore.iter_mut().for_each(|(chunk, row)| *row = place(*chunk as usize, *row));
-        self.apply(&identified, &golden);
+        self.apply(&identified, &members);
         let outside = scope.as_ref().map_or(0, |scope| scope.members_outside);
         assert_eq!(self.members.len() as u64, identified.members.len() as u64 + outside);
         Done {
@@ -313,7 +315,7 @@ impl World {
         self.decisions.clear();
     }
 
-    fn apply(&mut self, identified: &Identified, golden: &Golden) {
+    fn apply(&mut self, identified: &Identified, members: &[RecordBatch]) {
         for (chunk, row) in &identified.restore {
             let (source, batch) = &self.chunks[*chunk as usize];
             self.chunks.push((source.clone(), batch.slice(*row as usize, 1)));
@@ -329,8 +331,10 @@ impl World {
         for id in &identified.removed {
             assert!(self.members.remove(id).is_some(), "a member that is removed was there");
         }
-        for (row, id) in golden_ids(&golden.members).into_iter().enumerate() {
-            self.members.insert(id, golden.members.slice(row, 1));
+        for batch in members {
+            for (row, id) in golden_ids(batch).into_iter().enumerate() {
+                self.members.insert(id, batch.slice(row, 1));
+            }
         }
         let (before, after): (BTreeSet<_>, BTreeSet<_>) = (self.held.iter().collect(), identified.held.all.iter().collect());
         assert_eq!(after.difference(&before).copied().copied().collect::<Vec<_>>(), identified.held.new);
