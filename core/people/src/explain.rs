@@ -170,7 +170,7 @@ pub(crate) fn by_recency<'a>(records: &'a [(&str, RecordBatch)]) -> Result<Rows<
     Ok(Rows {
         batches: records.iter().map(|(_, batch)| Some(batch)).collect(),
         sources: records.iter().map(|(source, _)| *source).collect(),
-        refs,
-        starts,
+        refs: refs.into(),
+        starts: starts.into(),
     })
 }

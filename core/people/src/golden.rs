@@ -12,6 +12,7 @@
 //! A sum that does not fit its column is null and counted, since one absurd amount must not stop a
 //! run; so is a union that is too long.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -30,7 +31,7 @@ use reunion_model::record::{CONTENT_HASH, PHONE};
 use reunion_model::schema::{
     COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, OTHER_PHONES, Rule, Survivorship, canonical, timestamp_type,
 };
-use reunion_model::threads::in_order;
+use reunion_model::threads::{in_order, one_by_one};
 use reunion_model::{Consent, MemberId, Phone, Purpose};
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +191,7 @@ impl Loaded {
 }
 
 /// What making the golden columns of the dirty members came to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Golden {
     /// How many are new.
     pub new: u64,
@@ -201,9 +202,9 @@ pub struct Golden {
 }
 
 /// Makes the golden columns of the dirty members, and gives them in the order of [`Identified::dirty`], as
-/// [`GoldenPlan::schema`] has them, in batches of at most [`BATCH_ROWS_MAX`]: all columns of some members while their
-/// records are at hand. `sources` are the names of the sources in the order of the run, as the rules name them. `loaded`
-/// has one entry for each chunk; `None` is allowed where [`Identified::rows_needed`] names no row.
+/// [`GoldenPlan::schema`] has them, in batches of at most [`BATCH_ROWS_MAX`]. `sources` are the names of the sources in
+/// the order of the run, as the rules name them. `loaded` has one entry for each chunk; `None` is allowed where
+/// [`Identified::rows_needed`] names no row.
 ///
 /// # Errors
 /// Where records that are needed were not read or have other types.
@@ -215,40 +216,41 @@ pub fn golden(
     loaded: &[Option<Loaded>],
     mut give: impl FnMut(RecordBatch),
 ) -> Result<Golden, GoldenError> {
+    let rows = Rows::of_dirty(sources, identified, loaded)?;
+    let blocks = identified.dirty.chunks(BATCH_ROWS_MAX).enumerate();
+    let blocks = blocks.map(|(nth, dirty)| (nth, dirty, rows.block(nth * BATCH_ROWS_MAX, dirty.len()))).collect::<Vec<_>>();
+    // A column of everybody, then the next: of a member's records only the first lie where the next member's do, and one
+    // column of the others stays in the cache.
+    let parts = plan.columns.iter().flat_map(|column| blocks.iter().map(move |(.., rows)| (column, rows))).collect::<Vec<_>>();
+    let arrays =
+        one_by_one(&parts, usize::MAX, |(column, rows)| choose_column(plan, column, rows).map(|choice| (choice.array, choice.overflows)));
+    let arrays = arrays.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let overflows = plan.columns.iter().zip(arrays.chunks(blocks.len().max(1)));
+    let overflows = overflows.map(|(column, blocks)| (column.name.clone(), blocks.iter().map(|(_, overflows)| overflows).sum()));
+    let mut golden = Golden { new: 0, changed: 0, overflows: overflows.filter(|(_, count)| *count > 0).collect() };
+
     let prefix = rowhash::prefix(lookup, plan.columns.iter().map(|column| (column.name.as_str(), column.kind)));
     let schema = plan.schema();
-    let make = |dirty: &&[u32]| {
-        let rows = Rows::of(sources, identified, dirty, loaded)?;
-        let chosen = choose(plan, &rows)?;
-        let hashed = std::iter::once(Arc::new(rows.phones()?) as ArrayRef).chain(chosen.arrays).collect::<Vec<_>>();
+    let finish = |(nth, dirty, rows): &(usize, &[u32], Rows)| {
+        let chosen = arrays.iter().skip(*nth).step_by(blocks.len()).map(|(array, _)| Arc::clone(array));
+        let hashed = std::iter::once(Arc::new(rows.phones()?) as ArrayRef).chain(chosen).collect::<Vec<_>>();
         let hashes = rowhash::row_hashes(lookup, prefix, &hashed, dirty.len());
-        let (new, changed) = compare(&identified.members, dirty, &hashes);
+        let counts = compare(&identified.members, dirty, &hashes);
         let [ids, founding, founded_at, epoch, record_count, source_mask] = own_columns(&identified.members, dirty)?;
         let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask, Arc::new(rows.other_phones())];
         let members = RecordBatch::try_new(Arc::clone(&schema), own.into_iter().chain(hashed).collect())?;
-        Ok::<_, GoldenError>((members, Golden { new, changed, overflows: chosen.overflows }))
+        Ok::<_, GoldenError>((members, counts))
     };
-    let mut all = Golden { overflows: plan.columns.iter().map(|column| (column.name.clone(), 0)).collect(), ..Golden::default() };
     let mut failed = None;
-    in_order(&identified.dirty.chunks(BATCH_ROWS_MAX).collect::<Vec<_>>(), make, |made| match made {
-        Ok((members, golden)) => {
-            all.add(golden);
+    in_order(&blocks, finish, |finished| match finished {
+        Ok((members, (new, changed))) => {
+            golden.new += new;
+            golden.changed += changed;
             give(members);
         }
         Err(error) => _ = failed.get_or_insert(error),
     });
-    all.overflows.retain(|(_, count)| *count > 0);
-    failed.map_or(Ok(all), Err)
-}
-
-impl Golden {
-    fn add(&mut self, other: Self) {
-        self.new += other.new;
-        self.changed += other.changed;
-        for (column, count) in other.overflows {
-            self.overflows.iter_mut().filter(|(name, _)| *name == column).for_each(|(_, all)| *all += count);
-        }
-    }
+    failed.map_or(Ok(golden), Err)
 }
 
 /// How many of some members are new, and how many had another hash.
@@ -297,17 +299,17 @@ pub(crate) struct Rows<'a> {
     /// The name of each batch's source.
     pub(crate) sources: Vec<&'a str>,
     /// Chunk, and row in its batch: those of a member together, the most recent first.
-    pub(crate) refs: Vec<(u32, u32)>,
+    pub(crate) refs: Cow<'a, [(u32, u32)]>,
     /// Where each member begins; one more than there are members.
-    pub(crate) starts: Vec<u32>,
+    pub(crate) starts: Cow<'a, [u32]>,
 }
 
 impl<'a> Rows<'a> {
-    fn of(sources: &'a [String], identified: &Identified, members: &[u32], loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
-        let mut refs = Vec::with_capacity(members.len());
-        let mut starts = Vec::with_capacity(members.len() + 1);
+    fn of_dirty(sources: &'a [String], identified: &Identified, loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
+        let members = identified.dirty.len();
+        let (mut refs, mut starts) = (Vec::with_capacity(members), Vec::with_capacity(members + 1));
         starts.push(0);
-        for member in members {
+        for member in &identified.dirty {
             for (chunk, row) in identified.members.records_of(*member as usize) {
                 let found = loaded.get(*chunk as usize).and_then(Option::as_ref).and_then(|loaded| match &loaded.rows {
                     None => ((*row as usize) < loaded.batch.num_rows()).then_some(*row),
@@ -321,9 +323,19 @@ impl<'a> Rows<'a> {
         Ok(Self {
             batches: loaded.iter().map(|loaded| loaded.as_ref().map(|loaded| &loaded.batch)).collect(),
             sources: identified.members.chunk_sources.iter().map(source).collect(),
-            refs,
-            starts,
+            refs: refs.into(),
+            starts: starts.into(),
         })
+    }
+
+    /// The records of so many members, from one on. Positions in `refs` stay what they are.
+    fn block(&self, from: usize, members: usize) -> Rows<'_> {
+        Rows {
+            batches: self.batches.clone(),
+            sources: self.sources.clone(),
+            refs: Cow::Borrowed(&self.refs),
+            starts: Cow::Borrowed(&self.starts[from..=from + members]),
+        }
     }
 
     fn members(&self) -> usize {

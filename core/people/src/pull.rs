@@ -12,8 +12,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use arrow::array::{Array, FixedSizeBinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
-use arrow::datatypes::UInt64Type;
+use arrow::array::{Array, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, UInt64Type};
 use hashbrown::HashMap;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY, ROW_HASH, UNFIT};
 use reunion_model::{MemberId, Reason, RecordKey};
@@ -251,6 +252,25 @@ impl Starts {
     }
 }
 
+/// The numbers of a column, each a single look away.
+#[derive(Debug)]
+struct Values<'a, N: ArrowNativeType> {
+    values: &'a [N],
+    /// None where no value is missing.
+    nulls: Option<&'a NullBuffer>,
+}
+
+impl<'a, N: ArrowNativeType> Values<'a, N> {
+    fn of<T: ArrowPrimitiveType<Native = N>>(column: &'a PrimitiveArray<T>) -> Self {
+        Self { values: column.values(), nulls: column.nulls().filter(|nulls| nulls.null_count() > 0) }
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> Option<N> {
+        self.nulls.is_none_or(|nulls| nulls.is_valid(at)).then(|| self.values[at])
+    }
+}
+
 /// The columns of all chunks laid end to end; a row's position is its number.
 #[derive(Debug)]
 pub(crate) struct Rows<'a> {
@@ -259,9 +279,9 @@ pub(crate) struct Rows<'a> {
     ids: Vec<&'a StringArray>,
     hashes: Vec<&'a FixedSizeBinaryArray>,
     keys: Vec<&'a [[u8; 16]]>,
-    updated: Vec<Option<&'a TimestampMicrosecondArray>>,
-    created: Vec<Option<&'a TimestampMicrosecondArray>>,
-    phones: Vec<&'a UInt64Array>,
+    updated: Vec<Option<Values<'a, i64>>>,
+    created: Vec<Option<Values<'a, i64>>>,
+    phones: Vec<Values<'a, u64>>,
     pub(crate) reasons: Vec<u8>,
 }
 
@@ -283,9 +303,9 @@ impl<'a> Rows<'a> {
             rows.ids.push(texts_of(batch, RECORDS, RECORD_ID)?);
             rows.hashes.push(sixteens_of(batch, RECORDS, CONTENT_HASH)?);
             rows.keys.push(bytes_of_sixteen(sixteens_of(batch, RECORDS, RECORD_KEY)?));
-            rows.updated.push(moments_of(batch, RECORDS, "updated_at")?);
-            rows.created.push(moments_of(batch, RECORDS, "created_at")?);
-            rows.phones.push(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?);
+            rows.updated.push(moments_of(batch, RECORDS, "updated_at")?.map(Values::of));
+            rows.created.push(moments_of(batch, RECORDS, "created_at")?.map(Values::of));
+            rows.phones.push(Values::of(numbers_of::<UInt64Type>(batch, RECORDS, PHONE)?));
             push_reasons(&mut rows.reasons, texts_of(batch, RECORDS, REASON)?)?;
         }
         Ok(rows)
@@ -302,9 +322,9 @@ impl<'a> Rows<'a> {
     }
 
     #[inline]
-    fn moment(&self, moments: &[Option<&TimestampMicrosecondArray>], row: u32) -> Option<i64> {
+    fn moment(&self, moments: &[Option<Values<i64>>], row: u32) -> Option<i64> {
         let (chunk, at) = self.locate(row);
-        moments[chunk].filter(|moments| moments.is_valid(at)).map(|moments| moments.value(at))
+        moments[chunk].as_ref()?.get(at)
     }
 
     /// 0 for null.
@@ -317,8 +337,7 @@ impl<'a> Rows<'a> {
     /// The same, of the row at this place of a chunk.
     #[inline]
     pub(crate) fn phone_at(&self, chunk: usize, at: usize) -> u64 {
-        let phones = self.phones[chunk];
-        if phones.is_valid(at) { phones.value(at) } else { 0 }
+        self.phones[chunk].get(at).unwrap_or_default()
     }
 
     fn chunk_start(&self, chunk: usize) -> u32 {

@@ -15,6 +15,7 @@ use reunion_ledger::{Arm as StoredArm, ArmKind, Component, ComponentKind, Genera
 use reunion_model::limits::BATCH_ROWS_MAX;
 use reunion_model::record::RECORD_KEY;
 use reunion_model::schema::MEMBER_ID;
+use reunion_model::threads::one_by_one;
 use reunion_model::{ContactId, MemberId, RecordKey, RunId, fault};
 use reunion_outreach::Arm;
 use reunion_rules::TagDelta;
@@ -29,8 +30,8 @@ use super::report::Report;
 use super::setup::Setup;
 use super::sources::PulledSources;
 
-/// Members beyond which they are written to two files at once.
-const MEMBERS_IN_ONE_FILE_MAX: usize = 100_000;
+/// Rows beyond which a table is written to two files at once.
+const ROWS_IN_ONE_FILE_MAX: usize = 100_000;
 
 /// The key column of the table of tags.
 const TAG_KEY: &str = "tag_key";
@@ -80,8 +81,7 @@ impl<'a> Draft<'a> {
             let (batches, waiting) = channel();
             (batches, scope.spawn(|| self.writer.delta("members", MEMBER_ID, waiting).doing(unwritten)))
         };
-        // The members of a first run are most of what there is to write: in two files, side by side.
-        let (batches, files) = (0..if members > MEMBERS_IN_ONE_FILE_MAX { 2 } else { 1 }).map(file).unzip();
+        let (batches, files) = (0..files_of(members)).map(file).unzip();
         Ok(MembersFiles { batches, files, next: 0 })
     }
 
@@ -117,8 +117,15 @@ impl<'a> Draft<'a> {
         let Self { setup, writer, .. } = self;
         let removals = delta.removals.iter().map(|batch| tag_keys(setup, batch)).collect::<Result<Vec<_>, _>>()?.concat();
         writer.remove("tags", removals.into_iter()).doing(unwritten)?;
-        let upserts = delta.upserts.iter().map(|batch| keyed_tags(setup, batch)).collect::<Result<Vec<_>, _>>()?;
-        writer.delta("tags", TAG_KEY, upserts).doing(unwritten)
+        let files = files_of(delta.upserts.iter().map(RecordBatch::num_rows).sum());
+        let written = one_by_one(&(0..files).collect::<Vec<_>>(), files, |file| {
+            let share = delta.upserts.iter().map(|batch| {
+                let bound = |file: usize| batch.num_rows() * file / files;
+                keyed_tags(setup, &batch.slice(bound(*file), bound(file + 1) - bound(*file)))
+            });
+            writer.delta("tags", TAG_KEY, share.collect::<Result<Vec<_>, _>>()?).doing(unwritten)
+        });
+        written.into_iter().collect()
     }
 
     /// Writes who was in an audience and got no task, and why.
@@ -187,6 +194,12 @@ impl<'a> Draft<'a> {
 
 fn unwritten() -> String {
     "the files of the generation cannot be written".to_owned()
+}
+
+/// Files for so many new rows. The members of a first run and their tags are most of what there is to write: each table in
+/// two files, side by side.
+fn files_of(rows: usize) -> usize {
+    if rows > ROWS_IN_ONE_FILE_MAX { 2 } else { 1 }
 }
 
 /// Files of members that are being written.

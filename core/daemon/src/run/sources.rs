@@ -14,6 +14,7 @@ use reunion_model::RunId;
 use reunion_model::plugin::ReadMode;
 use reunion_model::record::{PHONE, RECORD_ID};
 use reunion_model::schema::ColumnType;
+use reunion_model::threads::one_by_one;
 use reunion_people::{GoldenColumn, Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
 use serde::{Deserialize, Serialize};
 
@@ -148,22 +149,24 @@ pub fn schemas(
             SourceSchema { name, columns: columns.clone(), names, lost: Vec::new(), accepted: false, retired, ready: None, failed: None };
         schemas.insert(origin.clone(), schema);
     }
-    for name in &app.config.pipelines[pipeline].sources {
+    let names = &app.config.pipelines[pipeline].sources;
+    // Side by side, since each starts a process.
+    let asked = one_by_one(names, usize::MAX, |name| {
+        let connector = components::source(&app.config, &app.plugins, name)?;
+        let schema = connector.schema(&call(None)).map_err(Trouble::Plugin)?;
+        Ok((connector, schema))
+    });
+    for (name, asked) in names.iter().zip(asked) {
         let origin =
             of_source().find(|component| component.name == *name).map_or_else(|| name.clone(), |component| component.origin.clone());
         let known = stored.sources.get(&origin);
-        let connector = match components::source(&app.config, &app.plugins, name) {
-            Ok(connector) => Ok(connector),
-            Err(Trouble::Config(findings)) => return Err(findings.into()),
-            Err(Trouble::Plugin(error)) => Err(error),
-        };
-        let asked = connector.and_then(|connector| connector.schema(&call(None)).map(|schema| (connector, schema)));
         let asked = match asked {
             Ok((connector, schema)) => {
                 let before = Before { stored, waiting: waiting_types(state, name)?, accepts: accept.contains(name) };
                 ready(app, state.keys.lookup(), name, &origin, connector, &expected_columns(&app.config, name, &schema, known), &before)?
             }
-            Err(error) => Err(error.to_string()),
+            Err(Trouble::Config(findings)) => return Err(findings.into()),
+            Err(Trouble::Plugin(error)) => Err(error.to_string()),
         };
         let schema = match asked {
             Ok(schema) => schema,
