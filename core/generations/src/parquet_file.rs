@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use arrow::array::{Array, AsArray, RecordBatch, RecordBatchReader};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchReader};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::compute::{cast, concat_batches, max, min};
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, SchemaRef};
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
 };
@@ -41,6 +41,9 @@ pub(crate) const GROUP_ROWS: usize = 1 << 16;
 const PAGE_ROWS: usize = 1 << 14;
 /// Rows of the first batch that decide which columns get a dictionary.
 const SAMPLE_ROWS: usize = 2048;
+
+/// What integers that lie close differ by at the most.
+const CLOSE_MAX: u64 = 1 << 24;
 
 /// Batches that wait for the encoder, at the most.
 const WAITING_MAX: usize = 2;
@@ -172,6 +175,8 @@ fn properties(keys: &KeyRing, first: &RecordBatch) -> Result<WriterProperties, P
                 if is_sixteen(kind) {
                     // Their lengths, which are all the same, take next to nothing so.
                     builder = builder.set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+                } else if lie_close(column)? {
+                    builder = builder.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
                 }
                 builder = builder.set_column_compression(path, Compression::UNCOMPRESSED);
             }
@@ -190,6 +195,22 @@ fn repeats(column: &dyn Array) -> bool {
         seen.insert(text);
     }
     seen.len() * 4 <= count
+}
+
+/// Whether a column has long integers that are so near to one another that the steps between them take a small part of
+/// what they take.
+fn lie_close(column: &ArrayRef) -> Result<bool, ParquetError> {
+    let sample = column.slice(0, column.len().min(SAMPLE_ROWS));
+    // As they lie in a file.
+    let numbers = match column.data_type() {
+        DataType::Int64 | DataType::UInt64 | DataType::Timestamp(..) => cast(&sample, &DataType::Int64)?,
+        DataType::Decimal128(digits, _) if *digits <= 18 => {
+            Arc::new(sample.as_primitive::<Decimal128Type>().unary::<_, Int64Type>(|value| value as i64))
+        }
+        _ => return Ok(false),
+    };
+    let numbers = numbers.as_primitive::<Int64Type>();
+    Ok(min(numbers).zip(max(numbers)).is_some_and(|(least, most)| most.abs_diff(least) < CLOSE_MAX))
 }
 
 /// Gives readers the key that a file's footer asks for.

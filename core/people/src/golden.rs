@@ -373,7 +373,7 @@ impl<'a> Rows<'a> {
             columns[chunk as usize].map(|phones| phones.value(row as usize))
         };
         let others = |range: std::ops::Range<usize>| {
-            let own = phone(range.start);
+            let own = if range.len() > 1 { phone(range.start) } else { return None };
             list(range.filter_map(phone).filter(|other| Some(*other) != own).map(Phone::from_e164_digits))
         };
         self.ranges().map(others).collect()

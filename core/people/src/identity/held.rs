@@ -110,19 +110,12 @@ fn holders_of(resolved: &Resolved, turn: u8, records: &[u32], known: &HashSet<u1
 }
 
 /// Who holds these numbers, of all members: those that were decided have other entries than `before`, the others the same.
-pub(super) fn held_numbers(
-    resolved: &Resolved,
-    sets: &Sets,
-    set_of: &[u32],
-    ids: &[MemberId],
-    removed: &[MemberId],
-    before: &[Held],
-) -> HeldNumbers {
+pub(super) fn held_numbers(resolved: &Resolved, sets: &Sets, ids: &[MemberId], removed: &[MemberId], before: &[Held]) -> HeldNumbers {
     if sets.held.is_empty() && before.is_empty() {
         return HeldNumbers::default();
     }
     let held = sets.held.iter().filter_map(|(record, came_with)| {
-        let member = *ids.get(set_of[*record as usize] as usize)?;
+        let member = *ids.get(sets.set_of[*record as usize] as usize)?;
         let phone = Phone::from_e164_digits(resolved.rows.phone(resolved.live[*record as usize]));
         Some(Held { member, phone, came_with: came_with.map(RecordKey::from_u128) })
     });

@@ -9,7 +9,7 @@ use reunion_model::record::CONTENT_HASH;
 use reunion_model::threads::on_all_cores;
 use reunion_model::{MemberId, RecordKey};
 
-use super::sets::Sets;
+use super::sets::{Founded, Sets};
 use super::{HASHES_PER_THREAD_MIN, MEMBERS, Members, PreviousMembers};
 use crate::matching::KeySet;
 use crate::numbering::{Keys, Numbering, number};
@@ -87,12 +87,12 @@ impl Before {
 pub(super) fn assign_ids(
     resolved: &Resolved,
     sets: &Sets,
-    set_of: &[u32],
+    mut founded: Founded,
     lookup: &Lookup,
     previous: PreviousMembers,
 ) -> Result<Ids, StateError> {
     let before = Before::new(resolved, previous)?;
-    let heirs = Heirs::new(resolved, sets, set_of);
+    let heirs = Heirs::new(resolved, sets);
     let keeper = keepers(resolved, sets, &heirs);
     let mut taken_from = vec![NONE; sets.len()];
     for (member, set) in keeper.iter().enumerate().filter(|(_, set)| **set != NONE) {
@@ -112,22 +112,18 @@ pub(super) fn assign_ids(
         }
         removed.push(id);
     }
-    let (ids, epochs) = give_ids(resolved, sets, &taken_from, &before, &previous, lookup)?;
+    let (ids, epochs) = give_ids(resolved, &founded, &taken_from, &before, &previous, lookup)?;
     let splits = splits(resolved, sets, &taken_from, &heirs, &ids);
-    let sets_in_order = (0..sets.len() as u32).collect::<Vec<_>>();
-    let founding = on_all_cores(&sets_in_order, HASHES_PER_THREAD_MIN, |set| {
-        let before = before.founding.get(taken_from[*set as usize] as usize).copied();
-        RecordKey::from_u128(before.unwrap_or_else(|| resolved.rows.key(sets.founding[*set as usize])))
-    });
-    let founded_at = |(member, row): (&u32, &u32)| match before.founded_at.get(*member as usize) {
-        Some(founded_at) => *founded_at,
-        None => resolved.rows.created(*row),
-    };
+    // Who took an id is founded as its member was.
+    for (set, member) in taken_from.iter().enumerate().filter(|(_, member)| **member != NONE) {
+        founded.keys[set] = RecordKey::from_u128(before.founding[*member as usize]);
+        founded.at[set] = before.founded_at[*member as usize];
+    }
     let hash = |member: &u32| before.hash.get(*member as usize).copied().unwrap_or_default();
     let members = Members {
         ids,
-        founding,
-        founded_at: taken_from.iter().zip(&sets.founding).map(founded_at).collect(),
+        founding: founded.keys,
+        founded_at: founded.at,
         epoch: epochs,
         previous_hash: if before.hash.is_empty() { Vec::new() } else { taken_from.iter().map(hash).collect() },
         ..Members::default()
@@ -164,13 +160,13 @@ fn previous_members(resolved: &Resolved, sets: &Sets, set: usize, members: &mut 
 struct Heirs(HashSet<(u32, u32)>);
 
 impl Heirs {
-    fn new(resolved: &Resolved, sets: &Sets, set_of: &[u32]) -> Self {
+    fn new(resolved: &Resolved, sets: &Sets) -> Self {
         if sets.handed_on.is_empty() || resolved.members.is_empty() {
             return Self(HashSet::new());
         }
         let of = |wanted: bool| {
             let records = sets.handed_on.iter().filter(move |(_, is_former)| *is_former == wanted).map(|(record, _)| *record as usize);
-            records.map(|record| (resolved.previous_member[record], set_of[record])).filter(|(member, _)| *member != NONE)
+            records.map(|record| (resolved.previous_member[record], sets.set_of[record])).filter(|(member, _)| *member != NONE)
         };
         let former: HashSet<(u32, u32)> = of(true).collect();
         let had: HashSet<u32> = former.iter().map(|(member, _)| *member).collect();
@@ -219,27 +215,27 @@ fn keepers(resolved: &Resolved, sets: &Sets, heirs: &Heirs) -> Vec<u32> {
 /// The id and epoch of each set.
 fn give_ids(
     resolved: &Resolved,
-    sets: &Sets,
+    founded: &Founded,
     taken_from: &[u32],
     before: &Before,
     previous: &PreviousMembers,
     lookup: &Lookup,
 ) -> Result<(Vec<MemberId>, Vec<u32>), StateError> {
     let id_of = |set: u32, epoch: u32| {
-        let founding = sets.founding[set as usize];
+        let set = set as usize;
         // In one part, which takes one block of the hash less than three.
         let mut text = [0; 28];
-        text[..8].copy_from_slice(&resolved.rows.created(founding).unwrap_or(i64::MAX).to_be_bytes());
-        text[8..24].copy_from_slice(&resolved.rows.key(founding).to_be_bytes());
+        text[..8].copy_from_slice(&founded.at[set].unwrap_or(i64::MAX).to_be_bytes());
+        text[8..24].copy_from_slice(&founded.keys[set].0);
         text[24..].copy_from_slice(&epoch.to_be_bytes());
         MemberId(lookup.id("member", &[&text]))
     };
-    let all = (0..sets.len() as u32).collect::<Vec<_>>();
+    let all = (0..taken_from.len() as u32).collect::<Vec<_>>();
     let mut ids = on_all_cores(&all, HASHES_PER_THREAD_MIN, |set| match taken_from[*set as usize] {
         NONE => id_of(*set, 0),
         member => resolved.member(member),
     });
-    let mut epochs = vec![0; sets.len()];
+    let mut epochs = vec![0; taken_from.len()];
     for (epoch, member) in epochs.iter_mut().zip(taken_from).filter(|(_, member)| **member != NONE) {
         *epoch = before.epoch[*member as usize];
     }

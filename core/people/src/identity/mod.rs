@@ -298,30 +298,24 @@ pub fn identify(
     recompute: bool,
 ) -> Result<Identified, StateError> {
     let mut reasons = resolved.reason.clone();
-    let sets = sets::join(&resolved, config, lookup, decisions, &held::Known::new(previous.held), &mut reasons)?;
+    let mut sets = sets::join(&resolved, config, lookup, decisions, &held::Known::new(previous.held), &mut reasons)?;
     resolved.count(&reasons);
-    let set_of = sets.of_records(resolved.live.len());
-    let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, &set_of, lookup, previous)?;
-    let locate = |row: &u32| {
-        let (chunk, row) = resolved.rows.locate(*row);
-        (chunk as u32, row as u32)
-    };
-    let (assignments, (dirty, records)) = both(
-        || assignments(&resolved, &set_of, &members.ids, &reasons),
-        || (dirty(&resolved, &sets, &taken_from, recompute), sets.rows.iter().map(locate).collect()),
-    );
+    let founded = std::mem::take(&mut sets.founded);
+    let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, founded, lookup, previous)?;
+    let (assignments, dirty) =
+        both(|| assignments(&resolved, &sets.set_of, &members.ids, &reasons), || dirty(&resolved, &sets, &taken_from, recompute));
     let assignments = assignments?;
-    let held = held::held_numbers(&resolved, &sets, &set_of, &members.ids, &removed, previous.held);
+    let held = held::held_numbers(&resolved, &sets, &members.ids, &removed, previous.held);
     let settled = resolved.input.settled;
     let live = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE);
     let quarantined = live.clone().filter(|record| reasons[*record] != 0).count() as u64 + settled.quarantined;
     let records_in_all = live.count() as u64 + settled.live.iter().sum::<u64>();
     let largest_member = dirty.iter().map(|set: &u32| sets.range(*set as usize).len() as u64).max().unwrap_or_default();
-    members.records = records;
+    members.records = sets.places;
     members.starts = sets.starts;
     members.chunk_sources = resolved.input.chunks.iter().map(|chunk| chunk.source).collect();
     Ok(Identified {
-        restore: resolved.restore.iter().map(locate).collect(),
+        restore: resolved.restore.iter().map(|row| resolved.rows.locate(*row)).map(|(chunk, row)| (chunk as u32, row as u32)).collect(),
         counts: resolved.counts,
         tombstones: resolved.tombstones,
         assignments,

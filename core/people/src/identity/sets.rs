@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use reunion_model::threads::on_all_cores;
-use reunion_model::{Decision, Reason};
+use reunion_model::{Decision, Reason, RecordKey};
 
 use super::apart::{Apart, Constraints};
 use super::decided::Decisions;
@@ -16,34 +16,40 @@ use crate::pull::Resolved;
 use crate::table::{NONE, StateError, byte_of};
 use reunion_keys::Lookup;
 
-/// Records by member. The columns have one value for each usable record that is not in quarantine.
+/// Sets that one thread orders at a time.
+const SETS_OF_A_SHARE: usize = 1 << 14;
+
+/// Records by member: usable ones that are not in quarantine.
 pub(super) struct Sets {
     /// Where each set begins; one more than there are sets.
     pub(super) starts: Vec<u32>,
-    /// Rows, those of a set together, the most recent first.
-    pub(super) rows: Vec<u32>,
-    /// The record of each row.
+    /// Records, those of a set together, the most recent first.
     pub(super) records: Vec<u32>,
+    /// The place of each one's row: chunk, and row in it.
+    pub(super) places: Vec<(u32, u32)>,
     /// The row that founds each set.
     pub(super) founding: Vec<u32>,
+    /// What its id is made of.
+    pub(super) founded: Founded,
+    /// The set of each record of the run; `NONE` where it is in none.
+    pub(super) set_of: Vec<u32>,
     /// Records of numbers that have had several holders, and with which record the number came to theirs.
     pub(super) held: Vec<(u32, Option<u128>)>,
     /// Records of such numbers, and whether the number is somebody else's now.
     pub(super) handed_on: Vec<(u32, bool)>,
 }
 
+/// The founding records of sets.
+#[derive(Default)]
+pub(super) struct Founded {
+    pub(super) keys: Vec<RecordKey>,
+    /// Their created_at in microseconds.
+    pub(super) at: Vec<Option<i64>>,
+}
+
 impl Sets {
     pub(super) fn len(&self) -> usize {
         self.founding.len()
-    }
-
-    /// The set of each of so many records; `NONE` where it is in none.
-    pub(super) fn of_records(&self, records: usize) -> Vec<u32> {
-        let mut set_of = vec![NONE; records];
-        for set in 0..self.len() {
-            self.records[self.range(set)].iter().for_each(|record| set_of[*record as usize] = set as u32);
-        }
-        set_of
     }
 
     pub(super) fn range(&self, set: usize) -> Range<usize> {
@@ -190,37 +196,79 @@ fn set_aside_former(nodes: &Nodes, holders: &Holders, root_of: &mut [u32], roots
 /// Puts the records of each set together. `root_of` says by a number below `roots` which set a record is of.
 fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -> Sets {
     let mut set_of_root = vec![NONE; roots];
-    let mut set_of = Vec::with_capacity(usable.len());
+    let mut set_of = vec![NONE; resolved.live.len()];
     let mut starts = vec![0_u32];
-    for root in root_of {
+    for (record, root) in usable.iter().zip(root_of) {
         let set = &mut set_of_root[*root as usize];
         if *set == NONE {
             *set = starts.len() as u32 - 1;
             starts.push(0);
         }
         starts[*set as usize + 1] += 1;
-        set_of.push(*set);
+        set_of[*record as usize] = *set;
     }
     for set in 1..starts.len() {
         starts[set] += starts[set - 1];
     }
     let mut cursor = starts.clone();
-    let mut records = vec![0; usable.len()];
-    for (record, set) in usable.iter().zip(&set_of) {
-        let place = &mut cursor[*set as usize];
-        records[*place as usize] = *record;
+    let mut unsorted = vec![0; usable.len()];
+    for record in usable {
+        let place = &mut cursor[set_of[*record as usize] as usize];
+        unsorted[*place as usize] = *record;
         *place += 1;
     }
+    let shares = (0..starts.len() - 1).step_by(SETS_OF_A_SHARE).collect::<Vec<_>>();
+    let shares = on_all_cores(&shares, 1, |from| order(resolved, &unsorted, &starts[*from..starts.len().min(from + SETS_OF_A_SHARE + 1)]));
+    let mut sets = Sets {
+        records: Vec::with_capacity(usable.len()),
+        places: Vec::with_capacity(usable.len()),
+        founding: Vec::with_capacity(starts.len()),
+        founded: Founded { keys: Vec::with_capacity(starts.len()), at: Vec::with_capacity(starts.len()) },
+        starts,
+        set_of,
+        held: Vec::new(),
+        handed_on: Vec::new(),
+    };
+    for mut share in shares {
+        sets.records.append(&mut share.records);
+        sets.places.append(&mut share.places);
+        sets.founding.append(&mut share.founding);
+        sets.founded.keys.append(&mut share.founded.keys);
+        sets.founded.at.append(&mut share.founded.at);
+    }
+    sets
+}
+
+/// Some sets in their order, each with its records in theirs.
+struct Share {
+    records: Vec<u32>,
+    places: Vec<(u32, u32)>,
+    founding: Vec<u32>,
+    founded: Founded,
+}
+
+/// Orders the records of each of some sets, whose bounds in `unsorted` these are.
+fn order(resolved: &Resolved, unsorted: &[u32], bounds: &[u32]) -> Share {
+    let (first, last) = (bounds[0] as usize, bounds[bounds.len() - 1] as usize);
     let row = |record: &u32| resolved.live[*record as usize];
-    let mut founding = Vec::with_capacity(starts.len() - 1);
-    for bounds in starts.windows(2) {
-        let set = &mut records[bounds[0] as usize..bounds[1] as usize];
+    let mut records = unsorted[first..last].to_vec();
+    let (mut founding, mut founded) = (Vec::with_capacity(bounds.len()), Founded::default());
+    for bounds in bounds.windows(2) {
+        let set = &mut records[bounds[0] as usize - first..bounds[1] as usize - first];
         if set.len() > 1 {
             set.sort_unstable_by(|a, b| resolved.is_more_recent(row(a), row(b)));
         }
-        founding.push(set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE));
+        // A set has a record.
+        let founder = set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE);
+        founding.push(founder);
+        founded.keys.push(RecordKey::from_u128(resolved.rows.key(founder)));
+        founded.at.push(resolved.rows.created(founder));
     }
-    Sets { rows: records.iter().map(row).collect(), starts, records, founding, held: Vec::new(), handed_on: Vec::new() }
+    let place = |record: &u32| {
+        let (chunk, row) = resolved.rows.locate(row(record));
+        (chunk as u32, row as u32)
+    };
+    Share { places: records.iter().map(place).collect(), records, founding, founded }
 }
 
 /// Disjoint sets of numbers, joined by size with paths halved.
