@@ -3,6 +3,7 @@
 //! A record batch of records has the row's own columns below, then every canonical and further
 //! column that the source has, by name. A batch belongs to one source; its name is not a column.
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 
 /// [`crate::RecordKey`], 16 bytes, never null.
@@ -40,6 +41,13 @@ pub fn own_fields() -> Vec<Field> {
         Field::new(ROW_HASH, DataType::FixedSizeBinary(16), true),
         Field::new(UNFIT, DataType::Utf8, true),
     ]
+}
+
+/// The same rows with those columns alone whose names are to be kept.
+pub fn only(batch: &RecordBatch, keep: impl Fn(&str) -> bool) -> RecordBatch {
+    let fields = batch.schema_ref().fields().iter().enumerate();
+    let columns = fields.filter(|(_, field)| keep(field.name())).map(|(at, _)| at).collect::<Vec<_>>();
+    batch.project(&columns).expect("columns that are there")
 }
 
 /// Whether a name is taken by the row's own columns, so that no source column may have it.

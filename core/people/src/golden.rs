@@ -27,7 +27,7 @@ use arrow::error::ArrowError;
 use reunion_keys::Lookup;
 use reunion_model::limits::{BATCH_ROWS_MAX, UNION_BYTES_MAX};
 use reunion_model::phone::list;
-use reunion_model::record::{CONTENT_HASH, PHONE};
+use reunion_model::record::{CONTENT_HASH, PHONE, only};
 use reunion_model::schema::{
     COLUMNS, ColumnType, DECIMAL_PRECISION, DECIMAL_SCALE, OTHER_PHONES, Rule, Survivorship, canonical, timestamp_type,
 };
@@ -184,9 +184,7 @@ pub struct Loaded {
 impl Loaded {
     /// All rows of a chunk, with those columns alone that the plan reads.
     pub fn whole(plan: &GoldenPlan, chunk: &RecordBatch) -> Self {
-        let fields = chunk.schema_ref().fields().iter().enumerate();
-        let columns = fields.filter(|(_, field)| plan.reads(field.name())).map(|(at, _)| at).collect::<Vec<_>>();
-        Self { batch: chunk.project(&columns).expect("columns that are there"), rows: None }
+        Self { batch: only(chunk, |column| plan.reads(column)), rows: None }
     }
 }
 

@@ -7,7 +7,7 @@ use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Schema;
 use reunion_generations::{Batches, SegmentFile};
-use reunion_model::record::own_fields;
+use reunion_model::record::{only, own_fields};
 use reunion_model::{Decision, MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
 use reunion_people::{
@@ -20,6 +20,7 @@ use crate::failure::{Doing, Failure};
 
 use super::guards::{self, Guarded};
 use super::holders;
+use super::population;
 use super::pull::{Kept, PulledRows, needed_now};
 use super::setup::Setup;
 use super::sources::{PulledSources, StoredSchema};
@@ -36,7 +37,7 @@ pub struct People {
     pub tombstones: Vec<Vec<RecordKey>>,
     /// For each source, records to be written once more after its segments.
     pub restored: BTreeMap<usize, Vec<RecordBatch>>,
-    /// Members whose records changed, with their golden columns.
+    /// Members whose records changed, with those golden columns that the stages after this one read.
     pub dirty: Vec<RecordBatch>,
     /// Members that are no more.
     pub removed: Vec<MemberId>,
@@ -223,10 +224,10 @@ impl Who {
         let full = chunks.full(setup, &identified, &plan)?;
         let doing = || "golden columns cannot be worked out".to_owned();
         let sources: Vec<String> = setup.schemas.keys().cloned().collect();
-        let mut dirty = Vec::new();
+        let (needed, mut dirty) = (population::member_schema(setup)?, Vec::new());
         let made = golden(&plan, setup.state.keys.lookup(), &sources, &identified, &full, |batch| {
             give(&batch);
-            dirty.push(batch);
+            dirty.push(only(&batch, |column| needed.field_with_name(column).is_ok()));
         });
         let made = made.doing(doing)?;
         Ok(People {

@@ -57,7 +57,7 @@ pub fn population(setup: &Setup<'_>, people: &People, tags: TagState) -> Result<
 /// All members with their derived columns.
 fn members(setup: &Setup<'_>, people: &People) -> Result<Vec<RecordBatch>, Failure> {
     let wanted = wanted(setup);
-    let schema = member_schema(setup, &wanted)?;
+    let schema = member_schema(setup)?;
     let mut members = unchanged(setup, people, &schema)?;
     for batch in &people.dirty {
         members.push(align(batch, &schema)?);
@@ -95,8 +95,13 @@ fn wanted(setup: &Setup<'_>) -> BTreeSet<String> {
     rules.chain(templates).chain(fixed).chain(["phone_only".to_owned()]).collect()
 }
 
-/// The schema of the members' batches before derived columns: null where no source brings a column.
-fn member_schema(setup: &Setup<'_>, wanted: &BTreeSet<String>) -> Result<SchemaRef, Failure> {
+/// The schema of the members' batches before derived columns: null where no source brings a column. Of a member that is
+/// made no other column is asked for once it is written.
+///
+/// # Errors
+/// Where sources do not agree on a type.
+pub fn member_schema(setup: &Setup<'_>) -> Result<SchemaRef, Failure> {
+    let wanted = wanted(setup);
     let table = golden_plan(setup)?.schema();
     let own = OWN.iter().map(|name| table.field_with_name(name).cloned().expect("the table of members has its own columns"));
     let golden = table.fields().iter().filter(|field| wanted.contains(field.name()) && !OWN.contains(&field.name().as_str()));

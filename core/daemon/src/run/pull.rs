@@ -18,7 +18,7 @@ use reunion_host::{CallOptions, ItemStream, SourceConnector};
 use reunion_ledger::{Lease, Pull, Segment, SourceState};
 use reunion_model::limits::{BATCH_ROWS_MAX, BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
 use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
-use reunion_model::record::{RAW, ROW_HASH, UNFIT};
+use reunion_model::record::{RAW, ROW_HASH, UNFIT, only};
 use reunion_model::threads::cores;
 use reunion_model::{PullId, RecordKey};
 use reunion_people::{Known, NormaliseError, Normalised, Normaliser, Split};
@@ -311,9 +311,7 @@ impl Keeper {
 
 /// The same rows without what only later pulls and people ask for: what the source gave, as it was, and its hash.
 pub fn needed_now(batch: &RecordBatch) -> RecordBatch {
-    let fields = batch.schema_ref().fields().iter().enumerate();
-    let columns = fields.filter(|(_, field)| ![ROW_HASH, RAW, UNFIT].contains(&field.name().as_str()));
-    batch.project(&columns.map(|(at, _)| at).collect::<Vec<_>>()).expect("columns that are there")
+    only(batch, |column| ![ROW_HASH, RAW, UNFIT].contains(&column))
 }
 
 /// The same rows without the buffers of the plugin's batch: that holds the cells of all its columns, and nothing of it
