@@ -643,7 +643,7 @@ fn every_value_is_explained_as_text_and_as_json() {
     let text = retailer.run(&["explain", "13800138001"]).exits(0).stdout;
     let member = text.split("\n\n").nth(1).expect("a member").trim_end();
     insta::assert_snapshot!(member, @r#"
-    member ee02902eb8529e536bba2c59b85f043b, made of 4 rows
+    member 8b37b9f973abcbf8928e16492b4b3416, made of 4 rows
       row C1 of pos, updated 2026-03-04T05:06:07Z, joined by phone 138****8001
       row C2 of pos, updated 2026-02-04T05:06:07Z, joined by phone 138****8002 and unionid u****
       row K1 of crm, updated 2025-12-02T03:04:05Z, joined by phone 138****8001 and unionid u****
