@@ -34,7 +34,7 @@ const SEGMENT_BYTES: u64 = 256 << 20;
 
 /// Bytes of rows that a pull keeps in memory for the stages after it; of a larger one they are read again
 /// from its segments.
-const KEPT_BYTES_MAX: usize = 256 << 20;
+const KEPT_BYTES_MAX: usize = 1 << 30;
 /// Rows that are kept in one piece, at the least: a source that changes little sends few rows in a batch.
 const KEPT_CHUNK_ROWS_MIN: usize = BATCH_ROWS_MAX / 2;
 /// Bytes that a buffer may have too many: what it is rounded up to.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use reunion_model::threads::on_all_cores;
+use reunion_model::threads::{on_all_cores, one_by_one};
 use reunion_model::{Decision, Reason, RecordKey};
 
 use super::apart::{Apart, Constraints};
@@ -218,7 +218,8 @@ fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -
         *place += 1;
     }
     let shares = (0..starts.len() - 1).step_by(SETS_OF_A_SHARE).collect::<Vec<_>>();
-    let shares = on_all_cores(&shares, 1, |from| order(resolved, &unsorted, &starts[*from..starts.len().min(from + SETS_OF_A_SHARE + 1)]));
+    let shares =
+        one_by_one(&shares, usize::MAX, |from| order(resolved, &unsorted, &starts[*from..starts.len().min(from + SETS_OF_A_SHARE + 1)]));
     let mut sets = Sets {
         records: Vec::with_capacity(usable.len()),
         places: Vec::with_capacity(usable.len()),
