@@ -32,7 +32,7 @@ fn rows_and_seen_keys_come_back_in_order() {
 
     let read: Vec<_> = state.people.read_segments(std::slice::from_ref(&segment), None).unwrap().map(Result::unwrap).collect();
     let starts: Vec<_> = read.iter().map(|part| (part.file, part.first_row)).collect();
-    assert_eq!(starts, [(0, 0), (0, 65_536), (0, 131_072)]);
+    assert_eq!(starts, [(0, 0), (0, 32_768), (0, 65_536), (0, 98_304), (0, 131_072)]);
     let all = arrow::compute::concat_batches(read[0].batch.schema_ref(), read.iter().map(|part| &part.batch)).unwrap();
     assert_eq!(all, records(&rows));
 
@@ -40,6 +40,23 @@ fn rows_and_seen_keys_come_back_in_order() {
     let names: Vec<_> = asked.schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["value", "record_key"]);
     assert_eq!(contents(asked).len(), 150_000);
+}
+
+#[test]
+fn some_rows_of_segments_are_read_in_full() {
+    let state = State::new();
+    let row = |number: u64| (number, number as i64);
+    let numbers = |from: u64, count: u64| (from..from + count).map(row).collect::<Vec<_>>();
+    let segments = [numbers(0, 70_000), numbers(100_000, 10), Vec::new(), numbers(200_000, 40_000)];
+    let segments: Vec<_> = (0..).zip(&segments).map(|(seq, rows)| state.segment(1, seq, 4, rows)).collect();
+    // In the first and the last row group of a segment, at their edges, in one of few rows; none of the empty segment.
+    let wanted = [(0, vec![0, 32_767, 65_536, 69_999]), (1, vec![9]), (2, Vec::new()), (3, vec![32_768])].into();
+    let read = state.people.read_segments_at(&segments, &wanted).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(read.iter().map(|part| part.file).collect::<Vec<_>>(), [0, 0, 1, 3]);
+    let all = arrow::compute::concat_batches(read[0].batch.schema_ref(), read.iter().map(|part| &part.batch)).unwrap();
+    let expected = [0, 32_767, 65_536, 69_999, 100_009, 232_768].map(row);
+    assert_eq!(all, records(&expected));
+    assert_eq!(state.people.read_segments_at(&segments, &[(3, Vec::new())].into()).unwrap().count(), 0);
 }
 
 #[test]
