@@ -51,9 +51,10 @@ impl Holders {
                 Judgement::OneHolder => {}
                 Judgement::Nobody => places.for_each(|place| holders.set_aside(place, usable, Reason::SharedPhone, reasons)),
                 Judgement::Parted(parted) => {
-                    holders.part(places.clone(), usable, &parted, reasons);
+                    let places = places.collect::<Vec<_>>();
+                    holders.part(&places, usable, &parted, reasons);
                     if parted.turns.iter().any(|turn| *turn > 0) {
-                        turns.extend(places.zip(parted.turns));
+                        turns.extend(places.into_iter().zip(parted.turns));
                     }
                 }
             }
@@ -66,8 +67,8 @@ impl Holders {
     }
 
     /// Gives the records of one phone their holders. The first holder has the phone's own number.
-    fn part(&mut self, mut places: impl Iterator<Item = u32> + Clone, usable: &[u32], parted: &Parted, reasons: &mut [u8]) {
-        let phone = places.clone().next().map_or(NONE, |first| self.of[first as usize]);
+    fn part(&mut self, places: &[u32], usable: &[u32], parted: &Parted, reasons: &mut [u8]) {
+        let phone = self.of[places[0] as usize];
         let mut numbers = vec![phone; parted.holders.len().max(1)];
         for (number, holder) in numbers.iter_mut().zip(&parted.holders).skip(1) {
             *number = self.is_former.len() as u32;
@@ -76,10 +77,10 @@ impl Holders {
         if let Some(first) = parted.holders.first() {
             self.is_former[phone as usize] = *first == Holder::Former;
         }
-        for (place, card) in places.by_ref().zip(&parted.cards) {
+        for (place, card) in places.iter().zip(&parted.cards) {
             match card {
-                Ok(holder) => self.of[place as usize] = numbers[*holder as usize],
-                Err(reason) => self.set_aside(place, usable, *reason, reasons),
+                Ok(holder) => self.of[*place as usize] = numbers[*holder as usize],
+                Err(reason) => self.set_aside(*place, usable, *reason, reasons),
             }
         }
     }
