@@ -67,8 +67,7 @@ impl People {
                 inputs.push(Input { reader: self.reader(rows)?, file, live: None });
             }
         }
-        let table = segments.first().map_or_else(String::new, |segment| format!("records/{}", segment.source));
-        Batches::new(&table, inputs, columns)
+        Batches::new(&table_of(segments), inputs, columns)
     }
 
     /// Some rows of these segments, in full: of each segment, by its place in the list, those at these places in it,
@@ -91,8 +90,7 @@ impl People {
             }
             inputs.push(Input { reader, file, live: None });
         }
-        let table = segments.first().map_or_else(String::new, |segment| format!("records/{}", segment.source));
-        Batches::rows_at(&table, inputs, &by_group)
+        Batches::rows_at(&table_of(segments), inputs, &by_group)
     }
 
     /// The keys of the rows that were pulled with this segment and are unchanged, as they came.
@@ -262,4 +260,9 @@ impl Generation {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(&open));
         Ok(open)
     }
+}
+
+/// The table that the rows of these segments go to.
+fn table_of(segments: &[SegmentFile]) -> String {
+    segments.first().map_or_else(String::new, |segment| format!("records/{}", segment.source))
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, Schema, UInt32Type};
+use arrow::datatypes::{Schema, UInt32Type};
 use parquet::errors::ParquetError;
 
 use crate::batches::Input;
 use crate::parquet_file::FileReader;
+use crate::sixteen::is_sixteen;
 use crate::{DataFile, FileEntry, FileKind, GenerationError, People, Table};
 
 /// The column of a file of dropped rows.
@@ -18,7 +19,7 @@ pub(crate) const DROPPED_ROW: &str = "row";
 
 /// Whether a schema has this key column.
 pub(crate) fn is_key(schema: &Schema, column: &str) -> bool {
-    schema.field_with_name(column).is_ok_and(|field| *field.data_type() == DataType::FixedSizeBinary(16) && !field.is_nullable())
+    schema.field_with_name(column).is_ok_and(|field| is_sixteen(field.data_type()) && !field.is_nullable())
 }
 
 /// A table with the footers of its files read, and with what lives in them.

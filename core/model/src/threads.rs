@@ -44,11 +44,8 @@ pub fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl 
     let next = AtomicUsize::new(0);
     let take = || {
         let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return done };
-            done.push((at, work(item)));
-        }
+        take_turns(items, &next, |at, item| done.push((at, work(item))));
+        done
     };
     let mut done = std::thread::scope(|scope| {
         let others = (1..threads).map(|_| scope.spawn(take)).collect::<Vec<_>>();
@@ -69,14 +66,8 @@ pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mu
         return items.iter().map(work).for_each(give);
     }
     let next = AtomicUsize::new(0);
-    let take = |done: Sender<(usize, R)>| {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return };
-            // Whoever takes the results outlives those who send them.
-            let _ = done.send((at, work(item)));
-        }
-    };
+    // Whoever takes the results outlives those who send them.
+    let take = |done: Sender<(usize, R)>| take_turns(items, &next, |at, item| _ = done.send((at, work(item))));
     std::thread::scope(|scope| {
         let (done, results) = channel();
         let take = &take;
@@ -91,6 +82,15 @@ pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mu
         }
         workers.into_iter().for_each(result_of);
     });
+}
+
+/// What one of several threads does: it takes the next item that none has taken, until there is none.
+fn take_turns<T>(items: &[T], next: &AtomicUsize, mut each: impl FnMut(usize, &T)) {
+    loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        let Some(item) = items.get(at) else { return };
+        each(at, item);
+    }
 }
 
 /// Waits for a thread; its result. Its panic goes on here.

@@ -12,7 +12,7 @@ use reunion_model::record::RECORD_ID;
 use reunion_model::schema::{ColumnType, Rule, Survivorship};
 
 use crate::cast::text;
-use crate::golden::{GoldenError, GoldenPlan, Rows, choose};
+use crate::golden::{Choice, GoldenError, GoldenPlan, Rows, choose_column};
 use crate::table::NONE;
 
 const UPDATED_AT: &str = "updated_at";
@@ -53,12 +53,11 @@ pub fn explain(plan: &GoldenPlan, records: &[(&str, RecordBatch)]) -> Result<Vec
         return Ok(Vec::new());
     }
     let origins = origins(&rows)?;
-    let chosen = choose(plan, &rows)?;
     plan.columns()
         .iter()
-        .zip(chosen.arrays.iter().zip(&chosen.winners))
-        .map(|(column, (array, winners))| {
-            let value = text(array)?;
+        .map(|column| {
+            let Choice { array, winners, .. } = choose_column(plan, column, &rows)?;
+            let value = text(&array)?;
             let value = value.is_valid(0).then(|| value.value(0).to_owned());
             let winner = winners.as_ref().and_then(|winners| winners.first()).filter(|winner| **winner != NONE);
             let values = values(&rows, &column.name)?;

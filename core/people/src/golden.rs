@@ -401,36 +401,16 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The value of each member in each column, and the record that it came from.
-pub(crate) struct Chosen {
-    pub(crate) arrays: Vec<ArrayRef>,
+/// The value of each member in one column, and the record that it came from.
+pub(crate) struct Choice {
+    pub(crate) array: ArrayRef,
     /// Position in the rows' `refs`, `NONE` where no record won; `None` for a column of sums or unions.
-    pub(crate) winners: Vec<Option<Vec<u32>>>,
-    overflows: Vec<(String, u64)>,
-}
-
-/// What one column became.
-struct Choice {
-    array: ArrayRef,
-    winners: Option<Vec<u32>>,
+    pub(crate) winners: Option<Vec<u32>>,
     overflows: u64,
 }
 
-/// Chooses the value of every column.
-pub(crate) fn choose(plan: &GoldenPlan, rows: &Rows) -> Result<Chosen, GoldenError> {
-    let mut chosen = Chosen { arrays: Vec::new(), winners: Vec::new(), overflows: Vec::new() };
-    for column in &plan.columns {
-        let Choice { array, winners, overflows } = choose_column(plan, column, rows)?;
-        chosen.arrays.push(array);
-        chosen.winners.push(winners);
-        if overflows > 0 {
-            chosen.overflows.push((column.name.clone(), overflows));
-        }
-    }
-    Ok(chosen)
-}
-
-fn choose_column(plan: &GoldenPlan, column: &GoldenColumn, rows: &Rows) -> Result<Choice, GoldenError> {
+/// Chooses the values of a column.
+pub(crate) fn choose_column(plan: &GoldenPlan, column: &GoldenColumn, rows: &Rows) -> Result<Choice, GoldenError> {
     let values = rows.column(&column.name, column.kind)?;
     let of_all = |(array, overflows): (Result<ArrayRef, ArrowError>, u64)| Ok(Choice { array: array?, winners: None, overflows });
     let winners = match column.rule.survivorship {

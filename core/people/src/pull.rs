@@ -542,9 +542,10 @@ impl<'a> Resolver<'a> {
         let known = assignments.keys.len() + new_rows;
         let of_rows = new.iter().chain(previous).map(|keys| Keys::Bytes(keys));
         let lists = std::iter::once(Keys::Wide(&assignments.keys)).chain(of_rows).chain([Keys::Wide(&seen)]).collect::<Vec<_>>();
-        let Numbering { of, first } = number(&lists);
+        let Numbering { of, mut first } = number(&lists);
         drop(seen);
         let count = first.partition_point(|at| (*at as usize) < known);
+        first.truncate(count);
         let (of_assigned, rest) = of.split_at(assignments.keys.len());
         let (of_new, rest) = rest.split_at(new_rows);
         let (of_previous, mut of_seen) = rest.split_at(previous_rows);
@@ -555,7 +556,7 @@ impl<'a> Resolver<'a> {
         });
         let mut resolver = Self {
             input,
-            records: Records { first: first[..count].to_vec(), assigned: assignments.keys, new_rows: previous_rows as u32 },
+            records: Records { first, assigned: assignments.keys, new_rows: previous_rows as u32 },
             seen: seen_by_pull.collect(),
             record_of_row: [of_previous, of_new].concat(),
             rows,

@@ -128,7 +128,7 @@ impl Shared {
     }
 
     /// Positions in `places` of the records of a phone, ascending.
-    fn of(&self, (from, to): &(u32, u32)) -> impl Iterator<Item = usize> + Clone + '_ {
+    fn of(&self, (from, to): &(u32, u32)) -> impl Iterator<Item = usize> + '_ {
         self.by_phone[*from as usize..*to as usize].iter().map(|at| *at as usize)
     }
 }
