@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use reunion_host::{CallOptions, Plugins, SourceConnector};
 use reunion_model::plugin::{ErrorClass, Item, PluginError, PluginKind, ReadMode, ReadRequest};
 
-const FRESH: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
-const RESUME: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
+const FRESH: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
+const RESUME: ReadRequest = ReadRequest { resume: true, ..ReadRequest::new(ReadMode::Snapshot) };
 /// As it is built: with panics that unwind, and with panics that abort.
 const PROFILES: [&str; 2] = ["release", "aborting"];
 /// Cancel takes a second at most; this is for a machine that does other things too.

@@ -112,7 +112,7 @@ fn find(folder: &Path, kind: PluginKind, name: &str) -> Plugin {
 
 /// All items of a read.
 fn read(source: &dyn SourceConnector, state: Option<&Value>) -> Result<Vec<Item>, PluginError> {
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: state.is_some(), overlap_secs: 0 };
+    let request = ReadRequest { resume: state.is_some(), ..ReadRequest::new(ReadMode::Snapshot) };
     let mut stream = source.read(&CallOptions::default(), &request, state)?;
     let mut items = Vec::new();
     while let Some(item) = stream.next()? {
@@ -146,7 +146,7 @@ fn goes_on_at_each_state(make: &dyn Fn() -> Box<dyn SourceConnector>) {
     assert!(states.len() > 2, "{} states", states.len());
     for at in states {
         let source = make();
-        let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+        let request = ReadRequest::new(ReadMode::Snapshot);
         let mut stream = source.read(&CallOptions::default(), &request, None).unwrap();
         let before: Vec<Item> = (0..=at).map(|_| stream.next().unwrap().unwrap()).collect();
         drop(stream);
@@ -258,7 +258,7 @@ fn the_example_in_c_is_cancelled_from_another_thread() {
     fs::write(lines.path(), "C1|13900001201|||\n".repeat(100)).unwrap();
     let source = lines.source(1);
     let canceller = source.canceller();
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+    let request = ReadRequest::new(ReadMode::Snapshot);
     let mut stream = source.read(&CallOptions::default(), &request, None).unwrap();
     let error = thread::scope(|scope| {
         assert!(stream.next().unwrap().is_some());

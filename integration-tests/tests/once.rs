@@ -142,6 +142,58 @@ fn a_second_run_changes_nothing_and_says_so() {
 }
 
 #[test]
+fn a_source_that_has_not_changed_is_not_read_again() {
+    let (mut retailer, made) = Retailer::generated(&SMALL);
+    let first = retailer.once();
+    let as_before = |report: &Value| ["till", "shop"].map(|source| report["sources"][source]["as_before"] == true);
+    assert_eq!(as_before(&first), [false, false]);
+    let (picture, generations) = (retailer.picture(), contents(&retailer.path("state/people")));
+    let mut sources = first["sources"].clone();
+    for source in ["till", "shop"] {
+        let (now, counts) = (&mut sources[source], &first["sources"][source]);
+        now["unchanged"] = counts["new"].clone();
+        now["new"] = 0.into();
+        now["as_before"] = true.into();
+    }
+    let data_of = |retailer: &Retailer| retailer.json(&["status"])["sources"][0]["data_of"].as_str().map(str::to_owned);
+    let written_at = data_of(&retailer);
+    // A dry run finds out as well, and every run the same.
+    assert_eq!(retailer.plan()["sources"], sources);
+    for _ in 0..2 {
+        retailer.pass_days(1);
+        ["till.csv", "shop.csv"].iter().for_each(|name| retailer.touch(name));
+        let again = retailer.once();
+        assert_sums(&again);
+        assert_eq!(again["sources"], sources);
+    }
+    assert_eq!(retailer.picture().records, picture.records);
+    let written = contents(&retailer.path("state/people")).into_keys().filter(|path| !generations.contains_key(path));
+    assert_eq!(written.filter(|path| path.components().any(|part| part.as_os_str() == "segments")).count(), 0, "no rows were written");
+    let text = retailer.run(&["once", "--now", &retailer.now()]).exits(0).stdout;
+    assert!(text.contains("\n  till has not changed since it was read last\n"), "{text}");
+    assert!(data_of(&retailer) > written_at, "as fresh as its file");
+
+    // Whoever wants it read gets it read.
+    assert_eq!(as_before(&retailer.once_with(&["--sweep", "till"]).exits(0).json()), [false, true]);
+    assert_eq!(as_before(&retailer.once()), [true, true]);
+    // A generation without the last rows needs them again.
+    retailer.run(&["rollback", "--to", "4"]).exits(0);
+    assert_eq!(as_before(&retailer.once()), [false, true]);
+    assert_eq!(as_before(&retailer.once()), [true, true]);
+    // So does another way to read them.
+    retailer.edit_config("name = \"姓名\"", "name = { from = \"姓名\", values = { \"无\" = \"无名\" } }");
+    assert_eq!(as_before(&retailer.once()), [false, true]);
+    assert_eq!(as_before(&retailer.once()), [true, true]);
+    // And one row that is gone.
+    let mut less = made;
+    less.exports[1].rows.pop();
+    retailer.write_exports(&less, false);
+    let report = retailer.once();
+    assert_eq!((as_before(&report), count(&report, "/sources/shop/deleted")), ([true, false], 1), "written anew as it was, and changed");
+    assert_eq!(as_before(&retailer.once()), [true, true]);
+}
+
+#[test]
 fn what_a_run_defers_the_next_ones_plan() {
     let (mut retailer, _) = Retailer::generated(&SMALL);
     retailer.edit_config("per_run_max = 100000", "per_run_max = 20");

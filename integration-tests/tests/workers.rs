@@ -20,8 +20,8 @@ use reunion_model::task::{Verdict, task_schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const FRESH: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
-const RESUME: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
+const FRESH: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
+const RESUME: ReadRequest = ReadRequest { resume: true, ..ReadRequest::new(ReadMode::Snapshot) };
 /// What a busy machine may take beyond what the contract allows.
 const LENIENCY: Duration = Duration::from_secs(5);
 

@@ -265,7 +265,7 @@ enum {
    * later read or poll. The host stores both together or neither. */
   REUNION_ITEM_STATE = 4,
   /* Last item: the stream is complete. {"as_of_us": n} with the microseconds since 1970 UTC at which
-   * the data was true, or null. */
+   * the data was true, or null; with "unchanged": true what a read says that was asked with may_be_unchanged. */
   REUNION_ITEM_END = 5
 };
 
@@ -336,14 +336,17 @@ typedef struct reunion_source {
   reunion_status (*schema)(reunion_instance* self, const reunion_call* call, struct ArrowSchema* out,
                            reunion_error* error);
   /* Reads: BEGIN, then BATCH, REJECTED and STATE in any order, then END.
-   * request_json: {"mode": "incremental" or "snapshot", "resume": bool, "overlap_secs": whole number}; pass
-   * over what a newer host adds. An incremental read of a source whose cursor is a time begins overlap_secs
+   * request_json: {"mode": "incremental" or "snapshot", "resume": bool, "overlap_secs": whole number,
+   * "may_be_unchanged": bool}; pass over what a newer host adds. An incremental read of a source whose cursor is a time begins overlap_secs
    * before the time that the last one came to, so that rows committed late are not missed. With resume, state_json
    * is the latest state of a read that did not reach its END, to be gone on with if what was read is still the
    * same; in doubt it begins anew. Without, a new read begins and state_json is the latest state of the last read
    * that ended. An empty state_json: there is none. A state of another version of the plugin, or of another config,
    * begins anew, and is no error. An incremental read gives what is new or changed since; a snapshot gives
-   * everything, and a row that is missing from it counts as deleted.
+   * everything, and a row that is missing from it counts as deleted. With may_be_unchanged the host has every row
+   * of the snapshot that state_json is of: a source that knows that nothing has changed since may send BEGIN and
+   * then END with "unchanged": true, and nothing between them. One that cannot know passes over it; a host that
+   * did not ask takes such an END for a fault.
    * May do I/O and block, here or in next. A read may be repeated after any error, with the same state. */
   reunion_status (*read)(reunion_instance* self, const reunion_call* call, reunion_str request_json,
                          reunion_str state_json, reunion_stream* out, reunion_error* error);

@@ -15,4 +15,7 @@ pub struct End {
     /// When the data was true, where known.
     #[serde(default)]
     pub as_of_us: Option<i64>,
+    /// Nothing was sent, since everything is as it was when the pull ended whose state was given.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
 }

@@ -192,13 +192,16 @@ impl People {
     }
 }
 
+/// A table, once somebody has opened it.
+type Opened = Mutex<Option<Arc<OpenTable>>>;
+
 /// A generation, open and pinned.
 pub struct Generation {
     people: People,
     reference: GenerationRef,
     manifest: Manifest,
     /// Tables that were read before, so that what lives in them is worked out once.
-    open: Mutex<HashMap<String, Arc<OpenTable>>>,
+    open: Mutex<HashMap<String, Arc<Opened>>>,
     /// The shared lock on its folder.
     _pin: File,
 }
@@ -252,13 +255,13 @@ impl Generation {
     }
 
     fn open_table(&self, name: &str, table: &Table) -> Result<Arc<OpenTable>, GenerationError> {
-        let known = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Arc::clone);
-        if let Some(known) = known {
-            return Ok(known);
+        let place = Arc::clone(self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default());
+        // Who wants the same table beside this waits for it.
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*place {
+            return Ok(Arc::clone(known));
         }
-        let open = Arc::new(OpenTable::open(&self.people, name, table)?);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::clone(&open));
-        Ok(open)
+        Ok(Arc::clone(place.insert(Arc::new(OpenTable::open(&self.people, name, table)?))))
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 
+use reunion_abi::control;
 use reunion_model::TaskId;
 use reunion_model::limits::DISPATCH_TASKS_MAX;
-use reunion_model::plugin::{ErrorClass, Item, PluginError};
+use reunion_model::plugin::{ErrorClass, Item, PluginError, ReadRequest};
 use reunion_model::task::task_schema;
 
 use crate::{ItemStream, PollStream, Polled, Receipt, ReceiptStream, contract};
@@ -23,8 +24,12 @@ pub(crate) trait Items: Send {
 /// What a stream may yield.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StreamKind {
-    /// Begin, then batches, rejected rows and states, then end.
-    Read,
+    /// Begin, then batches, rejected rows and states, then end; or right after begin that nothing has changed,
+    /// where that was asked for.
+    Read {
+        /// It was.
+        may_be_unchanged: bool,
+    },
     /// Batches, then end.
     Push,
     /// Batches, rejected rows and states, then end.
@@ -32,9 +37,13 @@ pub(crate) enum StreamKind {
 }
 
 impl StreamKind {
+    pub(crate) const fn read(request: &ReadRequest) -> Self {
+        Self::Read { may_be_unchanged: request.may_be_unchanged }
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Read => "read",
+            Self::Read { .. } => "read",
             Self::Push => "push",
             Self::Poll => "poll",
         }
@@ -50,6 +59,8 @@ pub(crate) struct Progress {
 enum At {
     /// Nothing has come yet.
     Fresh,
+    /// Only the begin marker of a read that does not go on from another.
+    Begun,
     Running,
     Ended,
     Failed(PluginError),
@@ -65,7 +76,7 @@ impl Progress {
         match &self.at {
             At::Ended => Some(Ok(None)),
             At::Failed(error) => Some(Err(error.clone())),
-            At::Fresh | At::Running => None,
+            At::Fresh | At::Begun | At::Running => None,
         }
     }
 
@@ -73,9 +84,12 @@ impl Progress {
     pub(crate) fn broken_rule(&self, item: &Item) -> Option<&'static str> {
         let fresh = matches!(self.at, At::Fresh);
         match (self.kind, item) {
-            (StreamKind::Read, Item::Begin { .. }) if fresh => None,
-            (StreamKind::Read, _) if fresh => Some("a read that does not begin with its begin marker"),
+            (StreamKind::Read { .. }, Item::Begin { .. }) if fresh => None,
+            (StreamKind::Read { .. }, _) if fresh => Some("a read that does not begin with its begin marker"),
             (_, Item::Begin { .. }) => Some("a begin marker that is not the first item of a read"),
+            (StreamKind::Read { may_be_unchanged: true }, Item::Unchanged { .. }) if matches!(self.at, At::Begun) => None,
+            (StreamKind::Read { may_be_unchanged: true }, Item::Unchanged { .. }) => Some("rows, and then that nothing has changed"),
+            (_, Item::Unchanged { .. }) => Some("that nothing has changed, where it was asked for all rows"),
             (StreamKind::Push, Item::Rejected(_) | Item::State(_)) => Some("a push that yields something else than receipts"),
             _ => None,
         }
@@ -83,7 +97,11 @@ impl Progress {
 
     /// An item has come.
     pub(crate) fn came(&mut self, item: &Item) {
-        self.at = if matches!(item, Item::End { .. }) { At::Ended } else { At::Running };
+        self.at = match item {
+            Item::Begin { resumed: false } => At::Begun,
+            Item::End { .. } | Item::Unchanged { .. } => At::Ended,
+            _ => At::Running,
+        };
     }
 
     /// The stream ends with this error, which every later call repeats.
@@ -91,6 +109,11 @@ impl Progress {
         self.at = At::Failed(error.clone());
         error
     }
+}
+
+/// What an end marker says.
+pub(crate) const fn end(control::End { as_of_us, unchanged }: control::End) -> Item {
+    if unchanged { Item::Unchanged { as_of_us } } else { Item::End { as_of_us } }
 }
 
 /// The rows of a read.
@@ -170,7 +193,7 @@ impl<I: Items> PollStream for Polls<I> {
             }
             Some(Item::Rejected(rows)) => Ok(Some(Polled::Rejected(rows))),
             Some(Item::State(state)) => Ok(Some(Polled::State(state))),
-            Some(Item::Begin { .. } | Item::End { .. }) | None => Ok(None),
+            Some(Item::Begin { .. } | Item::End { .. } | Item::Unchanged { .. }) | None => Ok(None),
         }
     }
 }

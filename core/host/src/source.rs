@@ -32,6 +32,7 @@ impl InProcessSource {
     /// Begins to read; the items as the plugin yields them.
     pub(crate) fn read_items(&self, options: &CallOptions, request: &ReadRequest, state: Option<&Value>) -> Result<Pull, PluginError> {
         let active = self.instance.begin(options)?;
+        let kind = StreamKind::read(request);
         let request = serde_json::to_string(request).expect("a request has text keys only");
         let state = state.map(Value::to_string).unwrap_or_default();
         let (mut stream, mut error) = (abi::Stream::empty(), abi::Error::empty());
@@ -43,7 +44,7 @@ impl InProcessSource {
         };
         // SAFETY: filled in by the plugin where the status is not 0.
         unsafe { self.instance.outcome(status, &error) }?;
-        Pull::new(stream, active, StreamKind::Read)
+        Pull::new(stream, active, kind)
     }
 }
 

@@ -11,7 +11,7 @@ use reunion_abi::{self as abi, control, import_batch, item_kind};
 use reunion_model::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, COLUMNS_MAX};
 use reunion_model::plugin::{Item, PluginError};
 
-use crate::answers::{Items, Progress, StreamKind};
+use crate::answers::{self, Items, Progress, StreamKind};
 use crate::contract;
 use crate::instance::{Active, Instance};
 
@@ -60,7 +60,7 @@ impl Pull {
             item_kind::BATCH => self.batch(item).map(Item::Batch),
             item_kind::REJECTED => self.rejected(item).map(Item::Rejected),
             item_kind::STATE => instance.document::<Value>(&item.control, "the state").map(Item::State),
-            item_kind::END => instance.document(&item.control, "the end marker").map(|control::End { as_of_us }| Item::End { as_of_us }),
+            item_kind::END => instance.document(&item.control, "the end marker").map(answers::end),
             other => Err(instance.violation(&format!("an item of kind {other}, which this host does not know"))),
         }
     }

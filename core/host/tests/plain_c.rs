@@ -11,7 +11,7 @@ use reunion_model::plugin::{ErrorClass, Finding, Item, PluginError, PluginKind, 
 use serde_json::json;
 use tempfile::TempDir;
 
-const REQUEST: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+const REQUEST: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
 
 /// Compiles the plugin with these definitions into a folder of its own.
 fn compile(definitions: &[&str]) -> TempDir {

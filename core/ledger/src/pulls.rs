@@ -40,9 +40,9 @@ pub struct Pull {
     pub source: String,
     /// How it reads.
     pub mode: ReadMode,
-    /// When it began.
+    /// When it began, or the last that confirmed it.
     pub started_us: i64,
-    /// When its end marker was seen.
+    /// When its end marker was seen, or that of the last that confirmed it.
     pub ended_us: Option<i64>,
     /// When the data was true.
     pub as_of_us: Option<i64>,
@@ -122,6 +122,26 @@ impl Ledger {
         tx.open_pull(pull_id).await?;
         let sql = "update pulls set state = 'ended', ended_us = $2, as_of_us = $3, resume = coalesce($4, resume) where pull_id = $1";
         tx.execute(sql, args![pull_id, now_us, as_of_us, resume]).await?;
+        tx.commit().await
+    }
+
+    /// Ends a pull that has read nothing, because everything is as the last one that ended had found it: nothing
+    /// is left of it but that the other counts as read when this one was. `as_of_us` is when the data was true.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotFound`] where the pull is not open, or none of its source has ended;
+    /// [`LedgerError::FenceLost`].
+    pub async fn confirm_last_pull(&self, lease: &Lease, pull_id: PullId, as_of_us: Option<i64>, now_us: i64) -> Result<()> {
+        let mut tx = self.store.write("confirm a pull").await?;
+        tx.hold(lease).await?;
+        tx.open_pull(pull_id).await?;
+        let sql = "select l.pull_id, o.started_us from pulls o join pulls l on l.source = o.source and l.state = 'ended' \
+             where o.pull_id = $1 order by l.number desc limit 1";
+        let found = tx.row(sql, args![pull_id], |row| Ok((row.id::<PullId>(0)?, row.int(1)?))).await?;
+        let (last, started_us) = found.ok_or_else(|| LedgerError::NotFound { what: "pull to confirm", name: pull_id.to_string() })?;
+        let sql = "update pulls set started_us = $2, ended_us = $3, as_of_us = $4 where pull_id = $1";
+        tx.execute(sql, args![last, started_us, now_us, as_of_us]).await?;
+        tx.execute("delete from pulls where pull_id = $1", args![pull_id]).await?;
         tx.commit().await
     }
 

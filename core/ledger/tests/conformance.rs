@@ -32,7 +32,7 @@ on_both_databases! {
     leases: each_taking_raises_the_fence two_takers_never_hold_one_fence an_overtaken_holder_writes_nothing
         a_run_left_unfinished_is_interrupted runs_keep_their_report;
     pulls: a_pull_goes_on_from_its_last_segment segments_follow_each_other a_dropped_pull_gives_its_files
-        one_pull_of_a_source_is_open an_ended_pull_waits_for_its_generation when_everything_was_read_last_is_not_forgotten;
+        one_pull_of_a_source_is_open a_pull_that_finds_nothing_changed_confirms_the_last_one an_ended_pull_waits_for_its_generation when_everything_was_read_last_is_not_forgotten;
     generations: a_commit_moves_the_head_once a_failed_commit_leaves_nothing numbers_are_never_used_again
         a_rollback_replays_what_came_later arms_are_drawn_once_and_control_wins tasks_follow_a_merge tasks_follow_a_split
         components_keep_their_seed a_renamed_campaign_keeps_its_touches a_retired_campaign_sends_nothing

@@ -436,6 +436,17 @@ pub struct ReadRequest {
     /// begins, so that rows committed late are not missed.
     #[serde(default)]
     pub overlap_secs: u64,
+    /// The host has every row of the snapshot that `state` is of: where a source knows that nothing has changed
+    /// since, it may say so by [`Item::Unchanged`] and send none of them.
+    #[serde(default)]
+    pub may_be_unchanged: bool,
+}
+
+impl ReadRequest {
+    /// A read that begins anew, with nothing further asked.
+    pub const fn new(mode: ReadMode) -> Self {
+        Self { mode, resume: false, overlap_secs: 0, may_be_unchanged: false }
+    }
 }
 
 /// How a source is read.
@@ -465,6 +476,12 @@ pub enum Item {
     /// Last of all: the pull is complete.
     End {
         /// When the data was true: a file's time, the start of a query. Null where not known.
+        as_of_us: Option<i64>,
+    },
+    /// The second and last: everything is as it was when the pull ended that the given state is of. Only where
+    /// [`ReadRequest::may_be_unchanged`] was asked.
+    Unchanged {
+        /// As in [`Item::End`].
         as_of_us: Option<i64>,
     },
 }

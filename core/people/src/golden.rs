@@ -40,6 +40,8 @@ use crate::rowhash;
 use crate::table::{NONE, StateError, sixteens};
 
 const CREATED_AT: &str = "created_at";
+/// Blocks of members whose columns are in memory at once: about a million members.
+const BLOCKS_AT_ONCE: usize = (1 << 20) / BATCH_ROWS_MAX;
 
 /// One golden column. Stored with each generation, so that what was made can be explained by the rules of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,40 +217,56 @@ pub fn golden(
     mut give: impl FnMut(RecordBatch),
 ) -> Result<Golden, GoldenError> {
     let rows = Rows::of_dirty(sources, identified, loaded)?;
-    let blocks = identified.dirty.chunks(BATCH_ROWS_MAX).enumerate();
-    let blocks = blocks.map(|(nth, dirty)| (nth, dirty, rows.block(nth * BATCH_ROWS_MAX, dirty.len()))).collect::<Vec<_>>();
-    // A column of everybody, then the next: of a member's records only the first lie where the next member's do, and one
-    // column of the others stays in the cache.
-    let parts = plan.columns.iter().flat_map(|column| blocks.iter().map(move |(.., rows)| (column, rows))).collect::<Vec<_>>();
-    let arrays =
-        one_by_one(&parts, usize::MAX, |(column, rows)| choose_column(plan, column, rows).map(|choice| (choice.array, choice.overflows)));
-    let arrays = arrays.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let overflows = plan.columns.iter().zip(arrays.chunks(blocks.len().max(1)));
-    let overflows = overflows.map(|(column, blocks)| (column.name.clone(), blocks.iter().map(|(_, overflows)| overflows).sum()));
-    let mut golden = Golden { new: 0, changed: 0, overflows: overflows.filter(|(_, count)| *count > 0).collect() };
-
     let prefix = rowhash::prefix(lookup, plan.columns.iter().map(|column| (column.name.as_str(), column.kind)));
     let schema = plan.schema();
-    let finish = |(nth, dirty, rows): &(usize, &[u32], Rows)| {
-        let chosen = arrays.iter().skip(*nth).step_by(blocks.len()).map(|(array, _)| Arc::clone(array));
-        let hashed = std::iter::once(Arc::new(rows.phones()?) as ArrayRef).chain(chosen).collect::<Vec<_>>();
-        let hashes = rowhash::row_hashes(lookup, prefix, &hashed, dirty.len());
-        let counts = compare(&identified.members, dirty, &hashes);
-        let [ids, founding, founded_at, epoch, record_count, source_mask] = own_columns(&identified.members, dirty)?;
-        let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask, Arc::new(rows.other_phones())];
-        let members = RecordBatch::try_new(Arc::clone(&schema), own.into_iter().chain(hashed).collect())?;
-        Ok::<_, GoldenError>((members, counts))
-    };
-    let mut failed = None;
-    in_order(&blocks, finish, |finished| match finished {
-        Ok((members, (new, changed))) => {
-            golden.new += new;
-            golden.changed += changed;
-            give(members);
+    let blocks = identified.dirty.chunks(BATCH_ROWS_MAX).enumerate();
+    let blocks = blocks.map(|(nth, dirty)| (dirty, rows.block(nth * BATCH_ROWS_MAX, dirty.len()))).collect::<Vec<_>>();
+    let mut golden = Golden { new: 0, changed: 0, overflows: Vec::new() };
+    let mut overflows = vec![0; plan.columns.len()];
+    for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
+        let columns = choose(plan, blocks)?;
+        for (overflows, blocks) in overflows.iter_mut().zip(&columns) {
+            *overflows += blocks.iter().map(|(_, overflows)| overflows).sum::<u64>();
         }
-        Err(error) => _ = failed.get_or_insert(error),
-    });
-    failed.map_or(Ok(golden), Err)
+        let places = (0..blocks.len()).collect::<Vec<_>>();
+        let finish = |nth: &usize| {
+            let (dirty, rows) = &blocks[*nth];
+            let chosen = columns.iter().map(|blocks| Arc::clone(&blocks[*nth].0));
+            let hashed = std::iter::once(Arc::new(rows.phones()?) as ArrayRef).chain(chosen).collect::<Vec<_>>();
+            let hashes = rowhash::row_hashes(lookup, prefix, &hashed, dirty.len());
+            let counts = compare(&identified.members, dirty, &hashes);
+            let [ids, founding, founded_at, epoch, record_count, source_mask] = own_columns(&identified.members, dirty)?;
+            let own = [ids, founding, founded_at, epoch, sixteens(hashes)?, record_count, source_mask, Arc::new(rows.other_phones())];
+            let members = RecordBatch::try_new(Arc::clone(&schema), own.into_iter().chain(hashed).collect())?;
+            Ok::<_, GoldenError>((members, counts))
+        };
+        let mut failed = None;
+        in_order(&places, finish, |finished| match finished {
+            Ok((members, (new, changed))) => {
+                golden.new += new;
+                golden.changed += changed;
+                give(members);
+            }
+            Err(error) => _ = failed.get_or_insert(error),
+        });
+        failed.map_or(Ok(()), Err)?;
+    }
+    let overflows = plan.columns.iter().map(|column| column.name.clone()).zip(overflows);
+    golden.overflows = overflows.filter(|(_, count)| *count > 0).collect();
+    Ok(golden)
+}
+
+/// Of each column, for each block of members its values, and how many of them do not fit.
+type Chosen = Vec<Vec<(ArrayRef, u64)>>;
+
+/// Chooses the values of some blocks of members: a column of all, then the next. Of a member's records only the first
+/// lie where the next member's do, and one column of the others stays in the cache.
+fn choose(plan: &GoldenPlan, blocks: &[(&[u32], Rows)]) -> Result<Chosen, GoldenError> {
+    let parts = plan.columns.iter().flat_map(|column| blocks.iter().map(move |(_, rows)| (column, rows))).collect::<Vec<_>>();
+    let chosen =
+        one_by_one(&parts, usize::MAX, |(column, rows)| choose_column(plan, column, rows).map(|choice| (choice.array, choice.overflows)));
+    let mut chosen = chosen.into_iter();
+    plan.columns.iter().map(|_| chosen.by_ref().take(blocks.len()).collect()).collect()
 }
 
 /// How many of some members are new, and how many had another hash.

@@ -35,7 +35,9 @@ pub use identity::{
     Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Members, PreviousMembers, SharedPhone, SharedPhonePolicy, assignment_schema,
     identify, index_columns,
 };
-pub use normalise::{ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Split, Unit};
+pub use normalise::{
+    ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Split, Unit, unfit_values,
+};
 pub use phone::{PLACEHOLDERS, PhoneRules, PhoneRulesError};
 pub use pull::{Chunk, Deletions, Known, Pull, PullInput, Resolved, SourceCounts};
 pub use scope::{Scope, Settled, key_columns, narrow};

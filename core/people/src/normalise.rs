@@ -21,9 +21,9 @@ use reunion_model::{Purpose, Reason, RecordKey};
 
 use crate::cast::{Cast, Nulled, text, trim};
 use crate::phone::PhoneRules;
-use crate::pull::Known;
+use crate::pull::{Known, RECORDS};
 use crate::rowhash;
-use crate::table::{sixteen, sixteens};
+use crate::table::{StateError, sixteen, sixteens, texts_of};
 
 /// How a source's rows become records.
 #[derive(Debug, Clone)]
@@ -339,7 +339,7 @@ impl Normaliser {
 
     /// A hash of everything that decides what becomes of a row: the source, the plan, the phone rules, and
     /// this program's version, so that what a new version reads better is read again.
-    fn terms(&self) -> [u8; 16] {
+    pub fn terms(&self) -> [u8; 16] {
         let place = |at: usize| format!("{} {}", self.input.field(at).name(), self.input.field(at).data_type());
         let columns = self.columns.iter().map(|(name, at, cast)| format!("{name} {} {cast:?}", place(*at))).collect::<Vec<_>>();
         let ids = match &self.ids {
@@ -592,10 +592,27 @@ impl Seen {
     fn take(&mut self, known: &Known, row_hash: u128) -> bool {
         let Some(row) = known.find(row_hash, &mut self.next) else { return false };
         self.keys.push(row.key);
-        for column in row.unfit.iter().flat_map(|columns| columns.split(',')) {
-            *self.unfit.entry(column.to_owned()).or_default() += 1;
-        }
+        count_unfit(&mut self.unfit, row.unfit);
         true
+    }
+}
+
+/// How many cells of records do not fit, by column; of batches with [`record::UNFIT`].
+///
+/// # Errors
+/// Where a batch lacks it.
+pub fn unfit_values(records: &[RecordBatch]) -> Result<BTreeMap<String, u64>, StateError> {
+    let mut counts = BTreeMap::new();
+    for batch in records {
+        texts_of(batch, RECORDS, record::UNFIT)?.iter().for_each(|columns| count_unfit(&mut counts, columns));
+    }
+    Ok(counts)
+}
+
+/// Counts the columns of a row that do not fit, given with commas between them.
+fn count_unfit(counts: &mut BTreeMap<String, u64>, columns: Option<&str>) {
+    for column in columns.iter().flat_map(|columns| columns.split(',')) {
+        *counts.entry(column.to_owned()).or_default() += 1;
     }
 }
 

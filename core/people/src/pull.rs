@@ -112,6 +112,8 @@ pub struct Pull {
     pub seen: Vec<RecordKey>,
     /// It read everything and reached its end: a record that it did not see was deleted.
     pub complete_snapshot: bool,
+    /// It found everything as it was, and brought nothing: every record of its source counts as seen.
+    pub confirms: bool,
     /// Record ids are made of key columns ([`crate::Normaliser::is_keyed`]): different rows with one
     /// id cannot be told apart and go to quarantine.
     pub keyed: bool,
@@ -598,6 +600,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn take(&mut self, number: u32, pull: &Pull) {
+        if pull.confirms {
+            self.confirm(number, pull);
+        }
         for record in std::mem::take(&mut self.seen[number as usize - 1]) {
             // A key that was seen is one that was known; the version is the previous generation's.
             if let Some(row) = self.previous.get(record as usize).copied().filter(|row| *row != NONE) {
@@ -614,6 +619,17 @@ impl<'a> Resolver<'a> {
                 self.repeated.push(last);
             }
             self.offer(number, pull, record, row);
+        }
+    }
+
+    /// Every record that the source has is as it was, and so is whether its rows can be told apart.
+    fn confirm(&mut self, number: u32, pull: &Pull) {
+        let duplicate = byte_of(Reason::RecordKeyDuplicate);
+        for record in 0..self.records.len() {
+            if self.source[record] == pull.source && self.assigned[record] && self.previous[record] != NONE {
+                self.offer(number, pull, record, self.previous[record]);
+                self.ambiguous[record] = self.previous_reason[record] == duplicate;
+            }
         }
     }
 

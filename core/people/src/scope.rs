@@ -173,10 +173,11 @@ impl<'a> Records<'a> {
         });
         let mut records =
             Self { input, seen: seen.collect(), of_row, row, source, offers: vec![0; count], pull: vec![0; count], rows, before };
-        for (number, seen) in (1..).zip(&records.seen) {
-            for record in seen.iter().filter(|record| **record != NONE) {
-                records.offers[*record as usize] += 1;
-                records.pull[*record as usize] = number;
+        for ((number, seen), pull) in (1..).zip(&records.seen).zip(input.pulls) {
+            let confirmed = (0..count as u32).filter(|record| pull.confirms && records.source[*record as usize] == pull.source);
+            for record in seen.iter().copied().filter(|record| *record != NONE).chain(confirmed) {
+                records.offers[record as usize] += 1;
+                records.pull[record as usize] = number;
             }
         }
         Ok(records)

@@ -45,6 +45,11 @@ pub(crate) fn item_after_end(item: Item) -> Vec<Item> {
     vec![item, batch(&rows(std::iter::once("after the end".to_owned())))]
 }
 
+/// The read ends with the word that nothing has changed.
+pub(crate) fn unchanged(_: Item) -> Vec<Item> {
+    vec![control(item_kind::END, &json!({"as_of_us": null, "unchanged": true}))]
+}
+
 /// A resume state of 2 MiB comes before the item.
 pub(crate) fn huge_state(item: Item) -> Vec<Item> {
     vec![control(item_kind::STATE, &json!({"row": 0, "padding": "x".repeat(STATE_BYTES)})), item]

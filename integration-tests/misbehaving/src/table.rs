@@ -98,6 +98,7 @@ pub const TABLE: &[Misbehaviour] = &[
     items("double_end", Which::End, order::double_end),
     items("item_after_end", Which::End, order::item_after_end),
     items("huge_state", Which::AfterBegin, order::huge_state),
+    items("unchanged", Which::AfterBegin, order::unchanged),
     receipt("wrong_receipts", receipts::wrong),
     receipt("double_receipts", receipts::double),
     receipt("missing_receipts", receipts::missing).each_item(),

@@ -96,6 +96,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("too_many_bytes", "bytes, and 67108864 are the limit"),
     ("begin_twice", "a begin marker that is not the first item of a read"),
     ("huge_state", "the state has 2097"),
+    ("unchanged", "that nothing has changed, where it was asked for all rows"),
     ("wrong_receipts", "is not in the dispatch or has one already"),
     ("double_receipts", "is not in the dispatch or has one already"),
     ("not_sent_without_delay", "a receipt says not_sent without retry_after_ms"),
@@ -144,6 +145,7 @@ fn a_poll_is_refused_too() {
     for (name, rule) in [
         ("begin_twice", "a begin marker that is not the first item of a read"),
         ("huge_state", "the state has 2097"),
+        ("unchanged", "that nothing has changed, where it was asked for all rows"),
         ("released_stream", "poll answered ok without a stream"),
         ("stream_without_next", "poll answered ok without a stream"),
     ] {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use reunion_host::{CallOptions, LoadError, Plugins};
 use reunion_misbehaving::{Deed, Misbehaviour, PHONE};
-use reunion_sdk::{ErrorClass, Item, PluginKind};
+use reunion_sdk::{ErrorClass, Item, PluginKind, ReadRequest};
 
 use support::{FRESH, RESUME, folder, ids, read, source, states};
 
@@ -68,6 +68,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("too_many_bytes", "bytes, and 67108864 are the limit"),
     ("begin_twice", "a begin marker that is not the first item of a read"),
     ("huge_state", "the state has 2097"),
+    ("unchanged", "that nothing has changed, where it was asked for all rows"),
 ];
 
 /// Those after which nobody can go on in this process: a test of their own runs them in another one.
@@ -111,6 +112,21 @@ fn a_read_must_begin_and_what_follows_its_end_is_not_asked_for() {
         let (items, error) = read(&json!({"rows": 5, "do": name, "at": "end"}), &FRESH, None);
         assert_eq!((ids(&items), error), (row_ids(0..5), None), "{name}");
     }
+}
+
+#[test]
+fn that_nothing_changed_is_said_instead_of_rows_and_not_after_them() {
+    let told = |after_rows: usize| json!({"rows": 40, "batch_rows": 10, "do": "unchanged", "at": "item", "after_rows": after_rows});
+    let request = ReadRequest { may_be_unchanged: true, ..FRESH };
+    let (items, error) = read(&told(0), &request, Some(&json!({"row": 40})));
+    assert_eq!((items, error), (vec![Item::Begin { resumed: false }, Item::Unchanged { as_of_us: None }], None));
+    let (items, error) = read(&told(25), &request, Some(&json!({"row": 40})));
+    assert_eq!(ids(&items), row_ids(0..25));
+    assert!(error.unwrap().message.ends_with("rows, and then that nothing has changed"));
+    // Nor of a read that goes on: the host has not the rest.
+    let (items, error) = read(&told(0), &ReadRequest { may_be_unchanged: true, ..RESUME }, Some(&json!({"row": 20})));
+    assert_eq!(items, [Item::Begin { resumed: true }]);
+    assert!(error.unwrap().message.ends_with("rows, and then that nothing has changed"));
 }
 
 #[test]

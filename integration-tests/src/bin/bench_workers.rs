@@ -13,7 +13,7 @@ use reunion_host::{CallOptions, ComponentSpec, Health, HealthState, Isolation, P
 use reunion_model::plugin::{Item, PluginKind, ReadMode, ReadRequest};
 use serde_json::{Value, json};
 
-const REQUEST: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+const REQUEST: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

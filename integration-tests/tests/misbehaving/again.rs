@@ -258,7 +258,7 @@ impl Site {
 
 /// The ids of all rows that came, and what the read failed with, if it did.
 fn read(source: &dyn SourceConnector) -> (Vec<String>, Option<PluginError>) {
-    const FRESH: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+    const FRESH: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
     let mut ids = Vec::new();
     let mut stream = match source.read(&CallOptions::default(), &FRESH, None) {
         Ok(stream) => stream,

@@ -23,7 +23,7 @@ const MANY_ROWS: u64 = 100_000;
 
 /// A request to read everything, or what is new.
 pub fn request(mode: ReadMode, resume: bool) -> ReadRequest {
-    ReadRequest { mode, resume, overlap_secs: 0 }
+    ReadRequest { resume, ..ReadRequest::new(mode) }
 }
 
 /// What a read gave so far.
@@ -36,6 +36,7 @@ struct Sight {
     states_within: u64,
     last_state: Option<Value>,
     resumed: bool,
+    unchanged: bool,
     columns: BTreeMap<String, DataType>,
 }
 
@@ -60,6 +61,7 @@ impl Sight {
                 self.states += 1;
                 self.last_state = Some(state.clone());
             }
+            Item::Unchanged { .. } => self.unchanged = true,
             Item::End { .. } => {}
         }
     }
@@ -135,6 +137,9 @@ pub fn read(stage: &Stage, mode: ReadMode) -> Played {
             let seen = format!("a second snapshot of the same source gave other rows than the first: {difference}");
             return Err(failed(seen, rules::SNAPSHOT));
         }
+        if let Some(state) = &second.last_state {
+            read_again(stage, source.as_ref(), &second, state)?;
+        }
     }
     if manifest.capabilities.modes.iter().any(|mode| mode == "incremental") {
         read_new(stage, source.as_ref(), &first)?;
@@ -151,6 +156,21 @@ pub fn read(stage: &Stage, mode: ReadMode) -> Played {
     stage.doing("destroy ran");
     drop(source);
     Ok((note, serde_json::to_value(whole).unwrap_or_default()))
+}
+
+/// A read that may find that nothing has changed.
+fn read_again(stage: &Stage, source: &dyn SourceConnector, before: &Sight, state: &Value) -> Result<(), Stop> {
+    stage.calling("a read that may find nothing changed ran");
+    let request = ReadRequest { may_be_unchanged: true, ..request(ReadMode::Snapshot, false) };
+    let again = read_whole(stage, source, &request, Some(state), &stage.options());
+    let again = again.map_err(|error| stage.refused("a read that may find nothing changed", &error, rules::READ))?;
+    match again.rows.difference(before.rows) {
+        Some(difference) if !again.unchanged => {
+            let seen = format!("a read that may find nothing changed gave other rows than the one before: {difference}");
+            Err(failed(seen, rules::SNAPSHOT))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An incremental read, and one from the state that it ended with.

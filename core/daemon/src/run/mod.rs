@@ -142,7 +142,7 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let (mut sources, (before, pasts, tags)) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
-    let mut who = people::identify(setup, &mut sources, before)?;
+    let mut who = people::identify(setup, hold, &mut sources, before)?;
     let draft = hold.map(|hold| Draft::begin(setup, hold)).transpose()?;
     let (assignments, tombstones) = (who.take_assignments(), who.tombstones().to_vec());
     let (people, outreach, mut report) = std::thread::scope(|scope| {

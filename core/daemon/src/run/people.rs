@@ -17,13 +17,14 @@ use reunion_people::{
 
 use crate::config::{Config, SharedPolicy, types};
 use crate::failure::{Doing, Failure};
+use crate::state::Hold;
 
 use super::guards::{self, Guarded};
 use super::holders;
 use super::population;
-use super::pull::{Kept, PulledRows, needed_now};
+use super::pull::{Ending, Kept, PulledRows, needed_now};
 use super::setup::Setup;
-use super::sources::{PulledSources, StoredSchema};
+use super::sources::{PulledSources, Ready, StoredSchema};
 
 const DAY_US: i64 = 86_400_000_000;
 /// Share of the records beyond which a run decides all of them.
@@ -113,28 +114,62 @@ impl Before {
     }
 }
 
-/// Works out who is who.
+/// Works out who is who. What is left to be done for the pulls to count is done beside it.
 ///
 /// # Errors
-/// Where a guard refuses, or files cannot be read.
-pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -> Result<Who, Failure> {
-    let Before { identity, schema, anew, mut chunks, assignments, everyone, forwarded, held } = before;
+/// Where a guard refuses, files cannot be read, or the disk or the ledger refuses the ends of pulls.
+pub fn identify(setup: &Setup<'_>, hold: Option<&Hold>, pulled: &mut PulledSources, before: Before) -> Result<Who, Failure> {
+    std::thread::scope(|scope| {
+        let (mut segments, mut settling) = (Vec::new(), Vec::new());
+        let decided = decide(setup, pulled, before, |pulled| {
+            segments.extend(pulled.segments.iter().cloned().map(Some));
+            if let (Some(ending), Some(hold)) = (pulled.ending.take(), hold) {
+                let place = segments.len();
+                segments.resize(place + ending.segments(), None);
+                settling.push((place, scope.spawn(move || ending.settle(setup.state, &hold.lease))));
+            }
+        });
+        let (mut who, repeated) = decided?;
+        for (place, settled) in settling {
+            let settled = settled.join().unwrap_or_else(|_| Err(Failure::other("ending a pull broke off; this is a defect")));
+            settled?.into_iter().for_each(|file| segments[place] = Some(file));
+        }
+        who.segments = segments.into_iter().flatten().zip(repeated).collect();
+        Ok(who)
+    })
+}
+
+/// Who is who, and for each segment its rows that count as never written. `taken` is called with each pull, in the
+/// order of their segments.
+fn decide(
+    setup: &Setup<'_>,
+    pulled: &mut PulledSources,
+    before: Before,
+    mut taken: impl FnMut(&mut PulledRows),
+) -> Result<(Who, Vec<Vec<u32>>), Failure> {
+    let Before { identity, mut schema, anew, mut chunks, assignments, everyone, forwarded, held } = before;
     let sources: Vec<String> = setup.schemas.keys().cloned().collect();
     let previous_chunks = chunks.chunks.len();
-    let mut pulls = Vec::new();
-    let mut taken = (BTreeMap::new(), Vec::new());
+    let (mut pulls, mut pull_ids) = (Vec::new(), BTreeMap::new());
     for (source, origin) in sources.iter().enumerate() {
         if setup.schemas[origin].retired {
             pulls.push(Pull { source: source as u16, complete_snapshot: true, ..Pull::default() });
         } else if let Some(pulled) = pulled.get_mut(origin) {
-            let keyed = setup.schemas[origin].ready.as_ref().is_some_and(|ready| ready.normaliser.is_keyed());
+            let ready = setup.schemas[origin].ready.as_ref();
+            if let Some(Ready { normaliser, .. }) = ready {
+                schema.note_read(origin, pulled, normaliser);
+            }
+            let keyed = ready.is_some_and(|ready| ready.normaliser.is_keyed());
+            if pulled.confirms {
+                pulls.push(Pull { source: source as u16, confirms: true, keyed, ..Pull::default() });
+            }
             for rows in &mut pulled.pulls {
                 let from = chunks.chunks.len();
                 let seen = chunks.pulled(setup, source, rows)?;
                 let chunks = from..chunks.chunks.len();
-                pulls.push(Pull { source: source as u16, chunks, seen, complete_snapshot: rows.deletes, keyed });
-                taken.0.entry(origin.clone()).or_insert_with(Vec::new).push(rows.pull_id);
-                taken.1.extend(rows.segments.iter().cloned());
+                pulls.push(Pull { source: source as u16, chunks, seen, complete_snapshot: rows.deletes, confirms: false, keyed });
+                pull_ids.entry(origin.clone()).or_insert_with(Vec::new).push(rows.pull_id);
+                taken(rows);
             }
         }
     }
@@ -178,17 +213,10 @@ pub fn identify(setup: &Setup<'_>, pulled: &mut PulledSources, before: Before) -
     let identified = reunion_people::identify(resolved, &identity, decisions, lookup, previous, anew == Anew::Members).doing(doing)?;
     let guarded = Guarded::of(&identified, everyone.iter().map(|batch| batch.num_rows() as u64).sum());
     accepted.extend(guarded.check(setup, brings_news)?);
-    Ok(Who {
-        identified,
-        held_before: held,
-        guarded,
-        chunks,
-        members_outside: scope.map_or(0, |scope| scope.members_outside),
-        pulls: taken.0,
-        segments: taken.1.into_iter().zip(repeated).collect(),
-        schema,
-        accepted,
-    })
+    let members_outside = scope.map_or(0, |scope| scope.members_outside);
+    let who =
+        Who { identified, held_before: held, guarded, chunks, members_outside, pulls: pull_ids, segments: Vec::new(), schema, accepted };
+    Ok((who, repeated))
 }
 
 impl Who {
@@ -446,7 +474,7 @@ impl Chunks {
                 seen.extend(people.read_seen(segment).doing(doing).map_err(help)?);
             }
         }
-        self.segments += rows.segments.len();
+        self.segments += rows.segments.len() + rows.ending.as_ref().map_or(0, Ending::segments);
         for batch in &rows.batches {
             self.push(source, batch.clone(), Place::Memory);
         }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch};
@@ -57,7 +57,9 @@ pub struct PullPlan<'a> {
     /// Where it stands.
     pub before: SourceState,
     /// Its rows, by now.
-    pub known: &'a Known,
+    pub known: &'a KnownRows<'a>,
+    /// The head has every row of the last snapshot, made a record as it would be now.
+    pub is_held: bool,
     /// How its rows become records.
     pub normaliser: &'a Normaliser,
     /// Segments are committed at the least this often.
@@ -68,6 +70,35 @@ pub struct PullPlan<'a> {
     pub progress: &'a Progress,
 }
 
+/// The rows of a source by now, read when they are first asked for: a source may have nothing to compare with them.
+pub struct KnownRows<'a> {
+    read: &'a (dyn Fn() -> Result<Known, Failure> + Sync),
+    known: OnceLock<Option<Known>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl<'a> KnownRows<'a> {
+    /// What `read` gives.
+    pub fn new(read: &'a (dyn Fn() -> Result<Known, Failure> + Sync)) -> Self {
+        Self { read, known: OnceLock::new(), failure: Mutex::new(None) }
+    }
+
+    /// None where they cannot be read: [`KnownRows::failure`] says why.
+    fn get(&self) -> Option<&Known> {
+        let read = || (self.read)().map_err(|failure| *lock(&self.failure) = Some(failure)).ok();
+        self.known.get_or_init(read).as_ref()
+    }
+
+    /// Why they cannot be read, once.
+    fn failure(&self) -> Option<Failure> {
+        lock(&self.failure).take()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Rows of one pull that no generation has taken in, from its first to its last.
 pub struct PulledRows {
     /// The pull.
@@ -76,12 +107,73 @@ pub struct PulledRows {
     pub deletes: bool,
     /// Its segments.
     pub segments: Vec<SegmentFile>,
+    /// What is left to be done for it to count.
+    pub ending: Option<Ending>,
     /// All that the segments hold, where it is still in memory.
     pub kept: Option<KeptRows>,
     /// Rows of a dry run, which are in no segment.
     pub batches: Vec<RecordBatch>,
     /// Keys of rows of a dry run that are unchanged.
     pub seen: Vec<RecordKey>,
+}
+
+/// The end of a pull all of whose rows are in memory: what makes it last, to be done beside the stages that use them.
+pub struct Ending {
+    source: String,
+    pull_id: PullId,
+    mode: ReadMode,
+    last: Option<LastRows>,
+    state: Option<Value>,
+    as_of_us: Option<i64>,
+}
+
+impl Ending {
+    /// How many segments it adds to the pull.
+    pub fn segments(&self) -> usize {
+        usize::from(self.last.is_some())
+    }
+
+    /// Makes the last rows durable and ends the pull; the segment that they are in.
+    ///
+    /// # Errors
+    /// Where the disk or the ledger refuses.
+    pub fn settle(self, state: &State, lease: &Lease) -> Result<Option<SegmentFile>, Failure> {
+        let Self { source, pull_id, mode, last, state: resume, as_of_us } = self;
+        let last = last.map(|last| last.commit(state, lease, &source, pull_id, resume.as_ref())).transpose()?;
+        if mode == ReadMode::Snapshot {
+            // This pull says all that the ones before it said.
+            for older in state.ask(state.ledger.source_state(&source))?.pending {
+                state.ask(state.ledger.drop_pull(lease, older.pull_id))?;
+            }
+        }
+        state.ask(state.ledger.end_pull(lease, pull_id, resume.as_ref(), as_of_us, now_us()))?;
+        Ok(last)
+    }
+}
+
+/// Rows of a pull that are in no segment yet.
+struct LastRows {
+    writer: SegmentWriter,
+    seq: u32,
+    /// How many of the pull's rows these are, whatever became of them.
+    rows: u64,
+}
+
+impl LastRows {
+    /// Makes them durable, with the state that covers them.
+    fn commit(self, state: &State, lease: &Lease, source: &str, pull_id: PullId, resume: Option<&Value>) -> Result<SegmentFile, Failure> {
+        let file = self.writer.finish().doing(|| format!("a segment of source {source} cannot be made durable"))?;
+        let segment = Segment {
+            pull_id,
+            seq: self.seq,
+            rows: self.rows,
+            bytes: file.bytes(),
+            files: file.files().map(|file| file.path.clone()).collect(),
+            document: serde_json::to_value(&file).doing(|| "a segment cannot be described".to_owned())?,
+        };
+        state.ask(state.ledger.commit_segment(lease, &segment, resume.unwrap_or(&Value::Null)))?;
+        Ok(file)
+    }
 }
 
 /// What the segments of a pull hold.
@@ -109,6 +201,10 @@ pub struct Pulled {
     pub mode: ReadMode,
     /// Pulls that ended and wait for a generation, oldest first.
     pub pulls: Vec<PulledRows>,
+    /// Everything was read as it is, in this run.
+    pub is_whole: bool,
+    /// Nothing has changed since the last snapshot, and so nothing was sent.
+    pub confirms: bool,
     /// When the newest of the data was true.
     pub as_of_us: Option<i64>,
     /// Where the next pull begins.
@@ -131,8 +227,15 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
         plan.state.ask(plan.state.ledger.drop_pull(lease, other.pull_id))?;
     }
     let resume = open.and_then(|pull| pull.state.clone());
-    let request = ReadRequest { mode: plan.mode, resume: resume.is_some(), overlap_secs: plan.overlap_secs };
+    let is_resumed = resume.is_some();
     let from = resume.or_else(|| before.last.as_ref().and_then(|pull| pull.state.clone()));
+    let is_known = plan.is_held && from.is_some() && is_last_taken_in(before);
+    let request = ReadRequest {
+        mode: plan.mode,
+        resume: is_resumed,
+        overlap_secs: plan.overlap_secs,
+        may_be_unchanged: is_known && plan.mode == ReadMode::Snapshot && !is_resumed,
+    };
     let stream = match connector.read(plan.call, &request, from.as_ref()) {
         Ok(stream) => stream,
         Err(error) => return pulled(plan, None, Some(error)),
@@ -152,6 +255,12 @@ pub fn pull(plan: &PullPlan<'_>, connector: &dyn SourceConnector) -> Result<Pull
         puller.take_all(taken)
     })?;
     pulled(plan, Some(puller), ended)
+}
+
+/// Whether the last pull was a snapshot that is in a generation, and none waits for one.
+fn is_last_taken_in(before: &SourceState) -> bool {
+    let is_taken_in = |last: &Pull| last.mode == ReadMode::Snapshot && last.consumed.is_some();
+    before.pending.is_empty() && before.last.as_ref().is_some_and(is_taken_in)
 }
 
 /// Whether what a pull has read so far has the columns that it would have now. What cannot be read has not.
@@ -201,16 +310,20 @@ fn read(mut stream: Box<dyn ItemStream>, batches: SyncSender<Work>, items: SyncS
 /// Works on batches until there are no more.
 fn normalise(plan: &PullPlan<'_>, waiting: &Mutex<Receiver<Work>>) {
     loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let next = lock(waiting).recv();
         let Ok((batch, split)) = next else { return };
+        // The puller finds out why.
+        let Some(known) = plan.known.get() else { return };
         // Nobody waits for it where the pull was given up.
-        let _ = split.send(plan.normaliser.split(&batch, plan.known));
+        let _ = split.send(plan.normaliser.split(&batch, known));
     }
 }
 
-fn pulled(plan: &PullPlan<'_>, puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
+fn pulled(plan: &PullPlan<'_>, mut puller: Option<Puller<'_>>, failed: Option<PluginError>) -> Result<Pulled, Failure> {
     let before = &plan.before;
     let unfit = puller.as_ref().map(|puller| puller.unfit.clone()).unwrap_or_default();
+    let is_whole = puller.as_ref().is_some_and(|puller| puller.ended && !puller.resumed && plan.mode == ReadMode::Snapshot);
+    let confirms = puller.as_ref().is_some_and(|puller| puller.confirms);
     let rows = |pull: &Pull| {
         let segments = pull.segments.iter().map(|segment| {
             serde_json::from_value(segment.document.clone())
@@ -221,6 +334,7 @@ fn pulled(plan: &PullPlan<'_>, puller: Option<Puller<'_>>, failed: Option<Plugin
             pull_id: pull.pull_id,
             deletes,
             segments: segments.collect::<Result<_, Failure>>()?,
+            ending: None,
             kept: None,
             batches: Vec::new(),
             seen: Vec::new(),
@@ -229,18 +343,27 @@ fn pulled(plan: &PullPlan<'_>, puller: Option<Puller<'_>>, failed: Option<Plugin
     if plan.lease.is_some() {
         // What the ledger says now is what the generation takes in.
         let after = plan.state.ask(plan.state.ledger.source_state(plan.source))?;
-        let mut pulls = after.pending.iter().map(rows).collect::<Result<Vec<PulledRows>, Failure>>()?;
+        let ending = puller.as_mut().and_then(|puller| puller.ending.take());
+        let is_superseded = ending.is_some() && plan.mode == ReadMode::Snapshot;
+        let pending = after.pending.iter().filter(|_| !is_superseded);
+        let mut pulls = pending.map(rows).collect::<Result<Vec<PulledRows>, Failure>>()?;
+        let (mut as_of_us, mut cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
+        if let (Some(ending), Some(open)) = (ending, &after.open) {
+            (as_of_us, cursor) = (ending.as_of_us, ending.state.clone());
+            pulls.push(PulledRows { ending: Some(ending), ..rows(open)? });
+        }
         if let Some(mut puller) = puller.filter(|puller| !puller.resumed)
             && let Some(pull) = pulls.iter_mut().find(|pull| pull.pull_id == puller.pull_id)
         {
             pull.kept = puller.kept.take().map(|kept| kept.kept);
         }
-        let (as_of_us, cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
-        return Ok(Pulled { mode: plan.mode, pulls, as_of_us, cursor, unfit, failed });
+        return Ok(Pulled { mode: plan.mode, pulls, is_whole, confirms, as_of_us, cursor, unfit, failed });
     }
     let mut pulls: Vec<PulledRows> = before.pending.iter().map(rows).collect::<Result<_, Failure>>()?;
     let (mut as_of_us, mut cursor) = before.last.as_ref().map(|pull| (pull.as_of_us, pull.state.clone())).unwrap_or_default();
-    if let Some(puller) = puller.filter(|puller| puller.ended) {
+    if let Some(puller) = puller.as_ref().filter(|puller| puller.confirms) {
+        as_of_us = puller.as_of_us;
+    } else if let Some(puller) = puller.filter(|puller| puller.ended) {
         if plan.mode == ReadMode::Snapshot {
             pulls.clear();
         }
@@ -250,6 +373,7 @@ fn pulled(plan: &PullPlan<'_>, puller: Option<Puller<'_>>, failed: Option<Plugin
                 pull_id: puller.pull_id,
                 deletes: plan.mode == ReadMode::Snapshot,
                 segments: Vec::new(),
+                ending: None,
                 kept: None,
                 batches: Vec::new(),
                 seen: Vec::new(),
@@ -261,7 +385,7 @@ fn pulled(plan: &PullPlan<'_>, puller: Option<Puller<'_>>, failed: Option<Plugin
         as_of_us = puller.as_of_us;
         cursor = puller.latest_state.or(cursor);
     }
-    Ok(Pulled { mode: plan.mode, pulls, as_of_us, cursor, unfit, failed })
+    Ok(Pulled { mode: plan.mode, pulls, is_whole, confirms, as_of_us, cursor, unfit, failed })
 }
 
 /// Keeps the rows of a pull for the stages after it.
@@ -339,6 +463,7 @@ struct Puller<'a> {
     begun: bool,
     resumed: bool,
     ended: bool,
+    confirms: bool,
     seq: u32,
     writer: Option<SegmentWriter>,
     /// Rows of the stream since the last commit.
@@ -349,6 +474,7 @@ struct Puller<'a> {
     unfit: BTreeMap<String, u64>,
     /// None once they are too many.
     kept: Option<Keeper>,
+    ending: Option<Ending>,
     batches: Vec<RecordBatch>,
     seen: Vec<RecordKey>,
 }
@@ -364,6 +490,7 @@ impl<'a> Puller<'a> {
             begun: false,
             resumed: false,
             ended: false,
+            confirms: false,
             seq: 0,
             writer: None,
             rows: 0,
@@ -372,6 +499,7 @@ impl<'a> Puller<'a> {
             as_of_us: None,
             unfit: BTreeMap::new(),
             kept: Some(Keeper::default()),
+            ending: None,
             batches: Vec::new(),
             seen: Vec::new(),
         })
@@ -383,7 +511,7 @@ impl<'a> Puller<'a> {
         for item in items {
             match item {
                 Ok(Taken::Batch(split)) => {
-                    let split = split.recv().map_err(|_| Failure::other("normalising broke off; this is a defect"))?;
+                    let split = split.recv().map_err(|_| self.broke_off())?;
                     self.split(split)?;
                 }
                 Ok(Taken::Item(item)) => self.take(item)?,
@@ -393,6 +521,15 @@ impl<'a> Puller<'a> {
         Ok(None)
     }
 
+    /// Why nothing comes of a batch.
+    fn broke_off(&self) -> Failure {
+        self.plan.known.failure().unwrap_or_else(|| Failure::other("normalising broke off; this is a defect"))
+    }
+
+    fn known(&self) -> Result<&'a Known, Failure> {
+        self.plan.known.get().ok_or_else(|| self.broke_off())
+    }
+
     fn split(&mut self, split: Result<Split, NormaliseError>) -> Result<(), Failure> {
         self.rows(split.doing(|| format!("the rows of source {} cannot be normalised", self.plan.source))?)
     }
@@ -400,10 +537,10 @@ impl<'a> Puller<'a> {
     fn take(&mut self, item: Item) -> Result<(), Failure> {
         match item {
             Item::Begin { resumed } => self.begin(resumed),
-            Item::Batch(batch) => self.split(self.plan.normaliser.split(&batch, self.plan.known)),
+            Item::Batch(batch) => self.split(self.plan.normaliser.split(&batch, self.known()?)),
             Item::Rejected(batch) => {
                 let doing = || format!("the rejected rows of source {} cannot be stored", self.plan.source);
-                let split = self.plan.normaliser.split_rejected(&batch, self.plan.known).doing(doing)?;
+                let split = self.plan.normaliser.split_rejected(&batch, self.known()?).doing(doing)?;
                 self.rows(split)
             }
             Item::State(state) => {
@@ -415,6 +552,7 @@ impl<'a> Puller<'a> {
                 if full || self.committed.elapsed() >= self.plan.commit_every { self.commit() } else { Ok(()) }
             }
             Item::End { as_of_us } => self.end(as_of_us),
+            Item::Unchanged { as_of_us } => self.confirm(as_of_us),
         }
     }
 
@@ -477,37 +615,42 @@ impl<'a> Puller<'a> {
     /// Makes what was read since the last commit durable, with the state that covers it.
     fn commit(&mut self) -> Result<(), Failure> {
         self.committed = Instant::now();
-        let (Some(lease), Some(writer)) = (&self.plan.lease, self.writer.take()) else { return Ok(()) };
-        let source = self.plan.source;
-        let file = writer.finish().doing(|| format!("a segment of source {source} cannot be made durable"))?;
-        self.kept.as_mut().map_or(Ok(()), Keeper::join)?;
-        let segment = Segment {
-            pull_id: self.pull_id,
-            seq: self.seq,
-            rows: self.rows,
-            bytes: file.bytes(),
-            files: file.files().map(|file| file.path.clone()).collect(),
-            document: serde_json::to_value(&file).doing(|| "a segment cannot be described".to_owned())?,
-        };
-        let state = self.latest_state.clone().unwrap_or(Value::Null);
-        self.plan.state.ask(self.plan.state.ledger.commit_segment(lease, &segment, &state))?;
-        self.seq += 1;
-        self.rows = 0;
+        let (Some(lease), Some(last)) = (&self.plan.lease, self.last_rows()?) else { return Ok(()) };
+        last.commit(self.plan.state, lease, self.plan.source, self.pull_id, self.latest_state.as_ref())?;
         Ok(())
     }
 
-    fn end(&mut self, as_of_us: Option<i64>) -> Result<(), Failure> {
-        self.commit()?;
-        self.ended = true;
-        self.as_of_us = as_of_us;
+    /// What was read since the last commit; what comes next goes to another segment.
+    fn last_rows(&mut self) -> Result<Option<LastRows>, Failure> {
+        let Some(writer) = self.writer.take() else { return Ok(None) };
+        self.kept.as_mut().map_or(Ok(()), Keeper::join)?;
+        let last = LastRows { writer, seq: self.seq, rows: std::mem::take(&mut self.rows) };
+        self.seq += 1;
+        Ok(Some(last))
+    }
+
+    fn confirm(&mut self, as_of_us: Option<i64>) -> Result<(), Failure> {
+        (self.ended, self.confirms, self.as_of_us) = (true, true, as_of_us);
         let Some(lease) = &self.plan.lease else { return Ok(()) };
-        let State { ledger, .. } = self.plan.state;
-        if self.plan.mode == ReadMode::Snapshot {
-            // This pull says all that the ones before it said.
-            for older in self.plan.state.ask(ledger.source_state(self.plan.source))?.pending {
-                self.plan.state.ask(ledger.drop_pull(lease, older.pull_id))?;
-            }
+        self.plan.state.ask(self.plan.state.ledger.confirm_last_pull(lease, self.pull_id, as_of_us, now_us()))
+    }
+
+    fn end(&mut self, as_of_us: Option<i64>) -> Result<(), Failure> {
+        (self.ended, self.as_of_us) = (true, as_of_us);
+        let Some(lease) = &self.plan.lease else { return Ok(()) };
+        let ending = Ending {
+            source: self.plan.source.to_owned(),
+            pull_id: self.pull_id,
+            mode: self.plan.mode,
+            last: self.last_rows()?,
+            state: self.latest_state.clone(),
+            as_of_us,
+        };
+        if self.kept.is_some() && !self.resumed {
+            self.ending = Some(ending);
+            return Ok(());
         }
-        self.plan.state.ask(ledger.end_pull(lease, self.pull_id, self.latest_state.as_ref(), as_of_us, now_us()))
+        // The stages after this read its rows from its segments.
+        ending.settle(self.plan.state, lease).map(drop)
     }
 }

@@ -97,6 +97,9 @@ pub struct SourceReport {
     /// Values that do not fit their column's type and count as missing, by column.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unfit_values: BTreeMap<String, u64>,
+    /// It said that nothing has changed since it was read last, and did not send its rows again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_before: bool,
     /// Why the source could not be read; what it held before stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
@@ -185,8 +188,7 @@ pub fn of(
     let source = |(at, (origin, schema)): (usize, (&String, &SourceSchema))| {
         let pulled = pulled.get(origin);
         let failed = schema.failed.clone().or_else(|| pulled.and_then(|pulled| pulled.failed.as_ref()).map(ToString::to_string));
-        let unfit = pulled.map(|pulled| pulled.unfit.clone()).unwrap_or_default();
-        (schema.name.clone(), source_report(&people.counts[at], unfit, failed))
+        (schema.name.clone(), source_report(&people.counts[at], pulled, failed))
     };
     let tag = |tag: &reunion_rules::TagResult| {
         let counts = tag.counts;
@@ -244,7 +246,7 @@ pub fn of(
     }
 }
 
-fn source_report(counts: &SourceCounts, unfit_values: BTreeMap<String, u64>, failed: Option<String>) -> SourceReport {
+fn source_report(counts: &SourceCounts, pulled: Option<&Pulled>, failed: Option<String>) -> SourceReport {
     SourceReport {
         pulled: counts.pulled,
         new: counts.new,
@@ -255,7 +257,8 @@ fn source_report(counts: &SourceCounts, unfit_values: BTreeMap<String, u64>, fai
         deleted: counts.deleted,
         requarantined: counts.requarantined,
         released: counts.released,
-        unfit_values,
+        unfit_values: pulled.map(|pulled| pulled.unfit.clone()).unwrap_or_default(),
+        as_before: pulled.is_some_and(|pulled| pulled.confirms),
         failed,
     }
 }
@@ -355,6 +358,9 @@ impl Report {
             write_map(text, &format!("{name} values that do not fit"), &source.unfit_values);
             if source.requarantined + source.released > 0 {
                 let _ = writeln!(text, "  {name} decided anew: {} into quarantine, {} out of it", source.requarantined, source.released);
+            }
+            if source.as_before {
+                let _ = writeln!(text, "  {name} has not changed since it was read last");
             }
             if let Some(failure) = &source.failed {
                 let _ = writeln!(text, "  {name} could not be read, and keeps what it held: {failure}");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use jiff::tz::TimeZone;
 use reunion_generations::{Generation, SegmentFile};
@@ -12,7 +13,7 @@ use reunion_keys::Lookup;
 use reunion_ledger::{ComponentKind, ComponentState, Pull};
 use reunion_model::RunId;
 use reunion_model::plugin::ReadMode;
-use reunion_model::record::{PHONE, RECORD_ID};
+use reunion_model::record::{PHONE, RECORD_ID, UNFIT};
 use reunion_model::schema::ColumnType;
 use reunion_model::threads::one_by_one;
 use reunion_people::{GoldenColumn, Known, Mapping, Normaliser, RecordIdRule, SourcePlan, Unit};
@@ -25,7 +26,7 @@ use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceCol
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, State, now_us};
 
-use super::pull::{PullPlan, Pulled, pull};
+use super::pull::{KnownRows, PullPlan, Pulled, pull};
 use super::setup::Setup;
 
 /// The columns of all sources as a generation was made with them: kept in its manifest, so that a type
@@ -50,6 +51,10 @@ pub struct StoredSchema {
     /// names that the state knows them by.
     #[serde(default)]
     pub columns: Vec<GoldenColumn>,
+    /// For each source whose last read was a whole one: by what its rows became records, in hex. Read by the same, rows
+    /// that have not changed at the source need not be read again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_by: BTreeMap<String, String>,
     /// Sources of which the generation has no row: nothing of theirs is fixed.
     #[serde(skip)]
     without_rows: BTreeSet<String>,
@@ -93,7 +98,24 @@ impl StoredSchema {
             next.sources.insert(origin.clone(), schema.columns.clone());
             next.names.insert(origin.clone(), schema.names.clone());
         }
+        next.read_by = self.read_by.clone();
+        next.read_by.retain(|origin, _| next.sources.contains_key(origin));
         next
+    }
+
+    /// Whether every row of a source was made a record by this.
+    fn is_held(&self, origin: &str, normaliser: &Normaliser) -> bool {
+        let is_by = |read_by: &String| *read_by == hex::encode(normaliser.terms());
+        !self.without_rows.contains(origin) && self.read_by.get(origin).is_some_and(is_by)
+    }
+
+    /// Notes by what this run has made a source's rows records.
+    pub fn note_read(&mut self, origin: &str, pulled: &Pulled, normaliser: &Normaliser) {
+        if pulled.is_whole {
+            self.read_by.insert(origin.to_owned(), hex::encode(normaliser.terms()));
+        } else if !pulled.pulls.is_empty() {
+            self.read_by.remove(origin);
+        }
     }
 }
 
@@ -123,6 +145,8 @@ pub struct Ready {
     pub connector: Box<dyn SourceConnector>,
     /// How its rows become records.
     pub normaliser: Normaliser,
+    /// The head has every row of its last snapshot, made a record as it would be now.
+    pub is_held: bool,
 }
 
 /// The columns of all sources that are or were: those of the pipeline are asked now. `accept` has the sources that may
@@ -308,7 +332,8 @@ fn ready(
     let plan = source_plan(&app.config, origin, &columns);
     match Normaliser::new(plan, phone_rules(app)?, lookup.clone(), schema) {
         Ok(normaliser) => {
-            let ready = Some(Ready { connector, normaliser });
+            let is_held = before.stored.is_held(origin, &normaliser);
+            let ready = Some(Ready { connector, normaliser, is_held });
             Ok(Ok(SourceSchema { name: name.to_owned(), columns: types, names, lost, accepted, retired: false, ready, failed: None }))
         }
         Err(error) => Ok(Err(error.to_string())),
@@ -423,15 +448,11 @@ fn pull_one(
 ) -> Result<Pulled, Failure> {
     let before = setup.state.ask(setup.state.ledger.source_state(&schema.name))?;
     let mode = mode(setup, &schema.name, before.read_whole_us);
-    let known = match setup.base() {
-        None => Known::default(),
-        Some(base) => {
-            let doing = || format!("the records of source {} cannot be read", schema.name);
-            let batches = base.live(&format!("records/{origin}"), Some(&Known::COLUMNS)).doing(doing)?;
-            let batches = batches.map(|part| part.map(|part| part.batch)).collect::<Result<Vec<_>, _>>().doing(doing)?;
-            Known::new(&batches).doing(doing)?
-        }
+    let read_known = || {
+        let batches = stored_records(setup, origin, schema, &Known::COLUMNS)?;
+        Known::new(&batches).doing(|| format!("the records of source {} cannot be compared", schema.name))
     };
+    let known = KnownRows::new(&read_known);
     let plan = PullPlan {
         state: setup.state,
         lease: hold.map(|hold| hold.lease),
@@ -441,20 +462,38 @@ fn pull_one(
         overlap_secs: setup.app.config.sources[&schema.name].overlap_secs,
         before,
         known: &known,
+        is_held: ready.is_held && !is_asked_for(setup, &schema.name),
         normaliser: &ready.normaliser,
         commit_every: Duration::from_secs(setup.app.config.limits.commit_secs),
         call,
         progress: &setup.progress,
     };
-    pull(&plan, ready.connector.as_ref())
+    let mut pulled = pull(&plan, ready.connector.as_ref())?;
+    if pulled.confirms {
+        pulled.unfit = reunion_people::unfit_values(&stored_records(setup, origin, schema, &[UNFIT])?)
+            .doing(|| format!("the records of source {} cannot be counted", schema.name))?;
+    }
+    Ok(pulled)
+}
+
+/// These columns of a source's records that live.
+fn stored_records(setup: &Setup<'_>, origin: &str, schema: &SourceSchema, columns: &[&str]) -> Result<Vec<RecordBatch>, Failure> {
+    let Some(base) = setup.base() else { return Ok(Vec::new()) };
+    let doing = || format!("the records of source {} cannot be read", schema.name);
+    let batches = base.live(&format!("records/{origin}"), Some(columns)).doing(doing)?;
+    batches.map(|part| part.map(|part| part.batch)).collect::<Result<_, _>>().doing(doing)
+}
+
+/// Whether the operator wants a source to be read whole.
+fn is_asked_for(setup: &Setup<'_>, name: &str) -> bool {
+    setup.sweep.iter().any(|asked| asked == name)
 }
 
 /// How a source is read now: one that is incremental is read whole where its sweep is due, or asked for.
 fn mode(setup: &Setup<'_>, name: &str, read_whole_us: Option<i64>) -> ReadMode {
     let source = &setup.app.config.sources[name];
-    let is_asked_for = setup.sweep.iter().any(|asked| asked == name);
     let zone = setup.app.config.timezone.rules();
-    if is_asked_for || source.sweep.as_ref().is_some_and(|sweep| is_sweep_due(sweep, read_whole_us, now_us(), zone)) {
+    if is_asked_for(setup, name) || source.sweep.as_ref().is_some_and(|sweep| is_sweep_due(sweep, read_whole_us, now_us(), zone)) {
         tracing::info!(source = name, "it is read whole");
         return ReadMode::Snapshot;
     }

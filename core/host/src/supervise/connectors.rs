@@ -11,7 +11,7 @@ use reunion_model::plugin::{ChannelTraits, DispatchInfo, ErrorClass, Finding, Ht
 use reunion_model::task::Verdict;
 use serde_json::Value;
 
-use crate::answers::{Items, Polls, Progress, Receipts, Rows, StreamKind, misused, task_ids};
+use crate::answers::{self, Items, Polls, Progress, Receipts, Rows, StreamKind, misused, task_ids};
 use crate::channel::within_limits;
 use crate::contract::{self, RawAnswer};
 use crate::wire::{self, AnswerMessage, CallMessage, Frame, Kind, What};
@@ -174,7 +174,7 @@ impl SourceConnector for RemoteSource {
 
     fn read(&self, options: &CallOptions, request: &ReadRequest, state: Option<&Value>) -> Result<Box<dyn ItemStream>, PluginError> {
         let what = What::Read { request: request.clone(), state: state.cloned() };
-        Ok(Box::new(Rows(RemoteItems::new(Call::make(&self.0, options, what)?, StreamKind::Read))))
+        Ok(Box::new(Rows(RemoteItems::new(Call::make(&self.0, options, what)?, StreamKind::read(request)))))
     }
 
     fn canceller(&self) -> Canceller {
@@ -315,7 +315,7 @@ impl RemoteItems {
                 Err(format!("the state has {} bytes, and {CONTROL_BYTES_MAX} are the limit", payload.len()))
             }
             Kind::State => document(&payload, "the state").map(Item::State),
-            Kind::End => document(&payload, "the end marker").map(|as_of_us| Item::End { as_of_us }),
+            Kind::End => document(&payload, "the end marker").map(answers::end),
             _ => Err("a stream was answered with something else than items".to_owned()),
         };
         item.map_err(|rule| self.call.violation(&rule))

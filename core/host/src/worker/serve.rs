@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
+use reunion_abi::control::End;
 use reunion_model::limits::{CANCEL_WITHIN_MS, DISPATCH_TASKS_MAX};
 use reunion_model::plugin::{ChannelTraits, ErrorClass, Finding, HttpRequest, Item, PluginError, PluginKind};
 use reunion_model::task::task_schema;
@@ -331,10 +332,8 @@ impl Answer {
                 Ok(Some(Item::Batch(batch))) => self.batch(Kind::Batch, &batch),
                 Ok(Some(Item::Rejected(batch))) => self.batch(Kind::Rejected, &batch),
                 Ok(Some(Item::State(state))) => self.out.json(Kind::State, self.call, &state),
-                Ok(Some(Item::End { as_of_us })) => {
-                    drop(items);
-                    return self.out.json(Kind::End, self.call, &as_of_us);
-                }
+                Ok(Some(Item::End { as_of_us })) => return self.ended(items, &End { as_of_us, unchanged: false }),
+                Ok(Some(Item::Unchanged { as_of_us })) => return self.ended(items, &End { as_of_us, unchanged: true }),
                 Ok(None) => break,
                 Err(error) => {
                     drop(items);
@@ -349,6 +348,11 @@ impl Answer {
         }
         drop(items);
         self.out.send(Kind::Released, self.call, &[])
+    }
+
+    fn ended(&self, items: Pull, end: &End) -> io::Result<()> {
+        drop(items);
+        self.out.json(Kind::End, self.call, end)
     }
 
     /// Sends the answer to a request: what is beside it, where there is any, and then itself.

@@ -77,6 +77,29 @@ pub async fn when_everything_was_read_last_is_not_forgotten(world: World) {
     assert_eq!(read_whole().await, Some(T0 + 3 * SECOND));
 }
 
+pub async fn a_pull_that_finds_nothing_changed_confirms_the_last_one(world: World) {
+    let ledger = world.open().await;
+    let lease = begin(&ledger).await;
+    ledger.begin_pull(&lease, "pos", FIRST, ReadMode::Snapshot, T0).await.unwrap();
+    let none = ledger.confirm_last_pull(&lease, FIRST, None, T0).await.unwrap_err();
+    assert!(matches!(none, LedgerError::NotFound { what: "pull to confirm", .. }), "{none}");
+    ledger.commit_segment(&lease, &segment(FIRST, 0), &json!("segment")).await.unwrap();
+    ledger.end_pull(&lease, FIRST, Some(&json!("end")), Some(T0), T0).await.unwrap();
+    let taken = GenerationCommit { pulls: vec![FIRST], ..commit(None, 1) };
+    ledger.commit_generation(&lease, &taken).await.unwrap();
+
+    let missing = ledger.confirm_last_pull(&lease, SECOND_PULL, None, T0).await.unwrap_err();
+    assert!(matches!(missing, LedgerError::NotFound { what: "open pull", .. }), "{missing}");
+    ledger.begin_pull(&lease, "pos", SECOND_PULL, ReadMode::Snapshot, T0 + SECOND).await.unwrap();
+    ledger.confirm_last_pull(&lease, SECOND_PULL, Some(T0 + 2), T0 + 2 * SECOND).await.unwrap();
+    let state = ledger.source_state("pos").await.unwrap();
+    assert_eq!((state.open, state.pending, state.read_whole_us), (None, vec![], Some(T0 + SECOND)));
+    let last = state.last.unwrap();
+    assert_eq!((last.pull_id, last.state, last.consumed), (FIRST, Some(json!("end")), Some(1)));
+    assert_eq!((last.started_us, last.ended_us, last.as_of_us), (T0 + SECOND, Some(T0 + 2 * SECOND), Some(T0 + 2)));
+    ledger.begin_pull(&lease, "pos", SECOND_PULL, ReadMode::Snapshot, T0).await.expect("nothing is left of it");
+}
+
 pub async fn one_pull_of_a_source_is_open(world: World) {
     let ledger = world.open().await;
     let lease = begin(&ledger).await;

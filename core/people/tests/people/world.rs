@@ -122,12 +122,14 @@ pub struct Given {
     pub rows: Vec<Row>,
     pub snapshot: bool,
     pub keyed: bool,
+    /// The source says that all of them are as they were, and gives none.
+    pub confirms: bool,
     /// Rows of one batch.
     pub cut: usize,
 }
 
 pub fn snapshot(source: &'static str, rows: &[Row]) -> Given {
-    Given { source, rows: rows.to_vec(), snapshot: true, keyed: false, cut: 3 }
+    Given { source, rows: rows.to_vec(), snapshot: true, keyed: false, confirms: false, cut: 3 }
 }
 
 pub fn increment(source: &'static str, rows: &[Row]) -> Given {
@@ -207,6 +209,11 @@ impl World {
         let mut pulls = Vec::new();
         let live = self.live_batches();
         for given in given {
+            if given.confirms {
+                let source = index(given.source, &self.sources);
+                pulls.push(Pull { source, confirms: true, keyed: given.keyed, ..Pull::default() });
+                continue;
+            }
             let normaliser = normaliser(given.source, given.keyed);
             let known = Known::new(live.iter().filter(|(source, _)| source == given.source).map(|(_, batch)| batch)).unwrap();
             let from = self.chunks.len();
@@ -221,6 +228,7 @@ impl World {
                 chunks: from..self.chunks.len(),
                 seen,
                 complete_snapshot: given.snapshot,
+                confirms: false,
                 keyed: given.keyed,
             });
         }

@@ -108,11 +108,14 @@ impl Open {
             Item::Batch(batch) => self.batch(item_kind::BATCH, batch),
             Item::Rejected(batch) => self.batch(item_kind::REJECTED, batch),
             Item::State(state) => control(item_kind::STATE, &state),
-            Item::End { as_of_us } => {
-                self.items = None;
-                control(item_kind::END, &abi::control::End { as_of_us })
-            }
+            Item::End { as_of_us } => self.end(abi::control::End { as_of_us, unchanged: false }),
+            Item::Unchanged { as_of_us } => self.end(abi::control::End { as_of_us, unchanged: true }),
         }
+    }
+
+    fn end(&mut self, end: abi::control::End) -> Result<abi::Item, PluginError> {
+        self.items = None;
+        control(item_kind::END, &end)
     }
 
     fn batch(&mut self, kind: i32, batch: RecordBatch) -> Result<abi::Item, PluginError> {

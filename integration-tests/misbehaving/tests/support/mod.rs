@@ -12,8 +12,8 @@ use reunion_host::{CallOptions, ChannelConnector, Plugin, Plugins, Receipt, Sour
 use reunion_model::TaskId;
 use reunion_sdk::{DispatchInfo, Item, PluginError, PluginKind, ReadMode, ReadRequest, task_schema};
 
-pub const FRESH: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
-pub const RESUME: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
+pub const FRESH: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
+pub const RESUME: ReadRequest = ReadRequest { resume: true, ..ReadRequest::new(ReadMode::Snapshot) };
 
 /// Cargo builds the libraries beside the tests.
 pub fn folder() -> PathBuf {

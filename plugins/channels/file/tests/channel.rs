@@ -99,7 +99,7 @@ impl Fixture {
                 Item::Rejected(batch) => polled.rejected.extend(rows(&batch, &[0, 1])),
                 Item::State(state) => polled.state = Some(state),
                 Item::End { as_of_us } => assert_eq!(as_of_us, None),
-                Item::Begin { .. } => panic!("poll does not begin"),
+                Item::Begin { .. } | Item::Unchanged { .. } => panic!("no read"),
             }
         }
         polled

@@ -13,8 +13,8 @@ use reunion_sdk::testing::TestCall;
 use reunion_sdk::{Call, ErrorClass, Item, Manifest, PluginError, PluginKind, ReadMode, ReadRequest, Source, limits};
 use reunion_source_dummy::Dummy;
 
-const FRESH: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
-const RESUME: ReadRequest = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
+const FRESH: ReadRequest = ReadRequest::new(ReadMode::Snapshot);
+const RESUME: ReadRequest = ReadRequest { resume: true, ..ReadRequest::new(ReadMode::Snapshot) };
 
 /// Cargo builds the library beside this test.
 fn plugins() -> Plugins {

@@ -62,11 +62,14 @@ struct State {
 struct At {
     /// So many files were read whole.
     files: usize,
+    /// Bytes that those have.
+    #[serde(default)]
+    bytes: u64,
     /// So many bytes of the next file are in the digest; 0 where it was not begun.
     offset: u64,
     /// The row of that file that comes next, as its format counts.
     line: u64,
-    /// A hash of all that was read: the config, and of each file its name, size, time and bytes.
+    /// A hash of all that was read, and of what decides how: the config, and of each file its name, size and bytes.
     digest: String,
 }
 
@@ -99,6 +102,8 @@ pub struct Pull {
     first: Option<Looked>,
     /// The file that is read, or comes next.
     index: usize,
+    /// Bytes of the files before it.
+    bytes: u64,
     reading: Option<Reading>,
     /// Where in that file to go on, once.
     resume: Option<Place>,
@@ -110,7 +115,7 @@ pub struct Pull {
 
 impl Pull {
     /// Waits until the files are still, and begins, or goes on where `state` says if what was read
-    /// before is still the same.
+    /// before is still the same. Where that is everything, and the host may be told so, there is nothing to read.
     ///
     /// # Errors
     /// Those of listing the files and of looking at the first.
@@ -127,7 +132,12 @@ impl Pull {
             Some(done) => without_done(&call, done, all)?,
             None => (Vec::new(), all),
         };
-        let at = state.filter(|_| request.resume).map(|state| state.at);
+        let at = state.map(|state| state.at);
+        let is_unchanged = match at.as_ref().filter(|_| request.may_be_unchanged && !request.resume) {
+            Some(at) => is_unchanged(&call, &config, request.mode, &entries, at)?,
+            None => false,
+        };
+        let at = at.filter(|_| request.resume);
         let verified = at.as_ref().map(|at| verify(&call, &config, request.mode, &entries, at)).transpose()?.flatten();
         let mut pull = Self {
             schema: schema(first.as_ref(), &config),
@@ -140,6 +150,7 @@ impl Pull {
             done,
             entries,
             index: 0,
+            bytes: 0,
             reading: None,
             resume: None,
             rows_since_state: 0,
@@ -149,10 +160,23 @@ impl Pull {
         };
         if let (Some(digest), Some(at)) = (verified, at) {
             pull.digest = digest;
-            pull.index = at.files;
+            (pull.index, pull.bytes) = (at.files, at.bytes);
             pull.resume = (at.offset > 0).then_some(Place { bytes: at.offset, row: at.line });
         }
+        if is_unchanged {
+            pull.queue.push_back(Item::Unchanged { as_of_us: pull.as_of_us() });
+            pull.is_over = true;
+        }
         Ok(pull)
+    }
+
+    /// When the data was true: of a snapshot that is what its oldest file says, of what is new its newest.
+    fn as_of_us(&self) -> Option<i64> {
+        let mtimes = self.entries.iter().map(|entry| entry.stat.mtime_us);
+        match self.mode {
+            ReadMode::Snapshot => mtimes.min(),
+            ReadMode::Incremental => mtimes.max(),
+        }
     }
 
     /// Puts at least one item into the queue.
@@ -218,6 +242,7 @@ impl Pull {
     }
 
     fn end_file(&mut self) -> Result<(), PluginError> {
+        self.bytes += self.entries[self.index].stat.size;
         self.index += 1;
         if self.index < self.entries.len() {
             self.push_state(0, 0, Vec::new())?;
@@ -226,21 +251,20 @@ impl Pull {
     }
 
     fn finish(&mut self) -> Result<(), PluginError> {
-        let mtimes = self.entries.iter().map(|entry| entry.stat.mtime_us);
         let fingerprints = self.entries.iter().map(|entry| fingerprint(&self.call, entry));
-        let (read, as_of_us) = match self.mode {
+        let read = match self.mode {
             // It may be the sweep of an incremental source. A file that went since it was read needs no memory.
-            ReadMode::Snapshot => (fingerprints.filter_map(Result::ok).collect(), mtimes.min()),
-            ReadMode::Incremental => (fingerprints.collect::<Result<_, _>>()?, mtimes.max()),
+            ReadMode::Snapshot => fingerprints.filter_map(Result::ok).collect(),
+            ReadMode::Incremental => fingerprints.collect::<Result<_, _>>()?,
         };
         self.push_state(0, 0, read)?;
-        self.queue.push_back(Item::End { as_of_us });
+        self.queue.push_back(Item::End { as_of_us: self.as_of_us() });
         self.is_over = true;
         Ok(())
     }
 
     fn push_state(&mut self, offset: u64, line: u64, read: Vec<String>) -> Result<(), PluginError> {
-        let at = At { files: self.index, offset, line, digest: hex(self.digest.digest128()) };
+        let at = At { files: self.index, bytes: self.bytes, offset, line, digest: hex(self.digest.digest128()) };
         let state = State { version: STATE_VERSION, done: self.done.clone(), read, at };
         let state = serde_json::to_value(state).map_err(|error| PluginError::new(ErrorClass::Internal, error.to_string()))?;
         self.queue.push_back(Item::State(state));
@@ -380,10 +404,19 @@ fn verify(call: &Call, config: &Config, mode: ReadMode, entries: &[Entry], at: &
     Ok((hex(digest.digest128()) == at.digest).then_some(digest))
 }
 
-/// Every pull's digest starts with what decides how bytes become rows.
+/// Whether these files are, byte for byte, those that a pull had read when it stood at `at`.
+fn is_unchanged(call: &Call, config: &Config, mode: ReadMode, entries: &[Entry], at: &At) -> Result<bool, PluginError> {
+    let bytes: u64 = entries.iter().map(|entry| entry.stat.size).sum();
+    if at.files != entries.len() || at.offset != 0 || at.bytes != bytes {
+        return Ok(false);
+    }
+    Ok(verify(call, config, mode, entries, at)?.is_some())
+}
+
+/// Every pull's digest starts with what decides how bytes become rows; this plugin's version is part of it.
 fn start_digest(config: &Config, mode: ReadMode) -> Xxh3 {
     let mut digest = Xxh3::new();
-    digest.update(&serde_json::to_vec(&(STATE_VERSION, mode, config)).expect("a config has text keys only"));
+    digest.update(&serde_json::to_vec(&(STATE_VERSION, env!("CARGO_PKG_VERSION"), mode, config)).expect("a config has text keys only"));
     digest
 }
 
@@ -391,7 +424,6 @@ fn digest_entry(digest: &mut Xxh3, entry: &Entry) {
     digest.update(&(entry.name.len() as u64).to_le_bytes());
     digest.update(entry.name.as_bytes());
     digest.update(&entry.stat.size.to_le_bytes());
-    digest.update(&entry.stat.mtime_us.to_le_bytes());
 }
 
 /// Adds the first `bytes` of a file; fewer where it has fewer.
@@ -417,6 +449,7 @@ fn digest_bytes(call: &Call, digest: &mut Xxh3, file: &mut File, entry: &Entry, 
 fn fingerprint(call: &Call, entry: &Entry) -> Result<String, PluginError> {
     let mut digest = Xxh3::new();
     digest_entry(&mut digest, entry);
+    digest.update(&entry.stat.mtime_us.to_le_bytes());
     let mut file = File::open(&entry.path).map_err(|error| read_error(&entry.name, &error))?;
     digest_bytes(call, &mut digest, &mut file, entry, HEAD_BYTES)?;
     Ok(hex(digest.digest128()))

@@ -56,14 +56,14 @@ fn the_library_reads_what_the_trait_reads() {
     sheet.write_row_matrix(0, 0, [["phone", "name", "card"], ["13900001202", "王五", "E1"]]).unwrap();
     workbook.save(folder.path().join("c.xlsx")).unwrap();
     let config = json!({"path": folder.path().join("*"), "settle_secs": 0});
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+    let request = ReadRequest::new(ReadMode::Snapshot);
     let items = through_library(&config, &request, None);
     let state = items.iter().find_map(|item| if let Item::State(state) = item { Some(state.clone()) } else { None }).unwrap();
     let found = sorted(items);
     assert_eq!((found.0.num_rows(), found.1.len()), (100_002, 1));
     assert_eq!(found, sorted(through_trait(&config, request, None)));
 
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: true, overlap_secs: 0 };
+    let request = ReadRequest { resume: true, ..ReadRequest::new(ReadMode::Snapshot) };
     let rest = sorted(through_library(&config, &request, Some(&state)));
     assert_eq!(rest.2[0], Item::Begin { resumed: true });
     assert!(rest.0.num_rows() < 100_002);

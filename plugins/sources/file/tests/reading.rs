@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use reunion_sdk::testing::TestCall;
 use reunion_sdk::{Call, ErrorClass, Item, ReadMode, ReadRequest, Source};
 use reunion_source_file::FileSource;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn set_time(path: &Path, unix_secs: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_secs);
@@ -146,6 +146,60 @@ fn a_pull_goes_on_after_any_state_unless_what_was_read_has_changed() {
     assert!(!strange.resumed);
 }
 
+/// A read of everything that may find it unchanged since the one that this state is of.
+fn again(source: &FileSource, state: &Value) -> Pulled {
+    let request = ReadRequest { may_be_unchanged: true, ..ReadRequest::new(ReadMode::Snapshot) };
+    let mut pulled = Pulled::default();
+    for item in source.read(&Call::for_tests(), request, Some(state.clone())).unwrap() {
+        pulled.add(item.unwrap());
+    }
+    assert!(pulled.ended && !pulled.resumed);
+    pulled
+}
+
+#[test]
+fn files_that_are_as_they_were_are_not_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, old) = (folder.path().join("a.csv"), "id,text\n1,x\n\"broken\n");
+    write(&folder, "a.csv", old);
+    write(&folder, "b.csv", "");
+    let files = source(&folder, "*.csv", json!({}));
+    let state = snapshot(&files).unwrap().state.unwrap();
+    let is_unchanged = |source: &FileSource, state: &Value| {
+        let pulled = again(source, state);
+        assert_eq!(pulled.unchanged, pulled.rows.is_empty() && pulled.state.is_none(), "all of it or nothing");
+        pulled.unchanged
+    };
+    assert!(is_unchanged(&files, &state));
+    // Written anew with what it had: as fresh as that.
+    let new_year = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_798_761_600);
+    for name in ["a.csv", "b.csv"] {
+        fs::File::options().write(true).open(folder.path().join(name)).unwrap().set_modified(new_year).unwrap();
+    }
+    let written = again(&files, &state);
+    assert_eq!((written.unchanged, written.as_of_us), (true, Some(1_798_761_600_000_000)));
+    // Whoever is not asked sends all.
+    assert_eq!(read_with(&files, ReadMode::Snapshot, false, Some(state.clone())).unwrap().ids(), "1");
+    let incremental = read_with(&files, ReadMode::Incremental, false, None).unwrap().state.unwrap();
+    assert!(!is_unchanged(&files, &incremental), "the state of another kind of read");
+    assert!(!is_unchanged(&source(&folder, "*.csv", json!({"nulls": ["x"]})), &state), "read in another way");
+    assert!(!is_unchanged(&files, &json!({"version": 99})));
+    // One byte, of the same file size and time.
+    write(&folder, "a.csv", old.replace('x', "y"));
+    fs::File::options().write(true).open(&path).unwrap().set_modified(new_year).unwrap();
+    assert!(!is_unchanged(&files, &state));
+    write(&folder, "a.csv", old);
+    assert!(is_unchanged(&files, &state));
+    fs::rename(folder.path().join("b.csv"), folder.path().join("c.csv")).unwrap();
+    assert!(!is_unchanged(&files, &state), "its rejected rows are shown under another name");
+    fs::rename(folder.path().join("c.csv"), folder.path().join("b.csv")).unwrap();
+    write(&folder, "c.csv", "");
+    assert!(!is_unchanged(&files, &state), "one more");
+    fs::remove_file(folder.path().join("c.csv")).unwrap();
+    fs::remove_file(folder.path().join("b.csv")).unwrap();
+    assert!(!is_unchanged(&files, &state), "one less");
+}
+
 #[test]
 fn a_file_that_changes_under_the_read_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,7 +217,7 @@ fn cancel_ends_a_read() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder, "a.csv", "id\n".to_owned() + &"1\n".repeat(1 << 20));
     let (call, canceller) = TestCall::default().start();
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+    let request = ReadRequest::new(ReadMode::Snapshot);
     let mut items = source(&folder, "a.csv", json!({})).read(&call, request, None).unwrap();
     assert!(items.next().is_some());
     canceller.cancel();

@@ -168,7 +168,7 @@ fn cancel_ends_the_read_of_a_table() {
     write(&folder, "c.dbf", dbf(0x03, &[("ID", 'C', 10, 0)], &rows));
     for name in ["a.parquet", "c.dbf"] {
         let (call, canceller) = TestCall::default().start();
-        let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+        let request = ReadRequest::new(ReadMode::Snapshot);
         let mut items = source(&folder, name, json!({})).read(&call, request, None).unwrap();
         assert!(items.any(|item| matches!(item, Ok(Item::Batch(_)))));
         canceller.cancel();

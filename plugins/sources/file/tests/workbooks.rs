@@ -388,7 +388,7 @@ fn cancel_ends_the_read_of_a_workbook() {
     let folder = tempfile::tempdir().unwrap();
     large(&folder);
     let (call, canceller) = TestCall::default().start();
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: false, overlap_secs: 0 };
+    let request = ReadRequest::new(ReadMode::Snapshot);
     let mut items = source(&folder, "a.xlsx", json!({})).read(&call, request.clone(), None).unwrap();
     assert!(matches!(items.find(|item| !matches!(item, Ok(Item::Begin { .. }))), Some(Ok(Item::Batch(_)))));
     canceller.cancel();

@@ -30,7 +30,7 @@ impl Folder {
 }
 
 fn read(source: &Points, call: &Call, state: Option<Value>) -> Items {
-    let request = ReadRequest { mode: ReadMode::Snapshot, resume: state.is_some(), overlap_secs: 0 };
+    let request = ReadRequest { resume: state.is_some(), ..ReadRequest::new(ReadMode::Snapshot) };
     source.read(call, request, state).unwrap()
 }
 

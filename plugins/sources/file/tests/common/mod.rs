@@ -30,6 +30,7 @@ pub struct Pulled {
     pub rejected: Vec<String>,
     pub state: Option<Value>,
     pub as_of_us: Option<i64>,
+    pub unchanged: bool,
     pub ended: bool,
 }
 
@@ -57,6 +58,7 @@ impl Pulled {
             }
             Item::State(state) => self.state = Some(state),
             Item::End { as_of_us } => (self.ended, self.as_of_us) = (true, as_of_us),
+            Item::Unchanged { as_of_us } => (self.ended, self.unchanged, self.as_of_us) = (true, true, as_of_us),
         }
     }
 
@@ -67,7 +69,7 @@ impl Pulled {
 
 /// Begins a read.
 pub fn begin(source: &FileSource, mode: ReadMode, resume: bool, state: Option<Value>) -> Result<Items, PluginError> {
-    source.read(&Call::for_tests(), ReadRequest { mode, resume, overlap_secs: 0 }, state)
+    source.read(&Call::for_tests(), ReadRequest { resume, ..ReadRequest::new(mode) }, state)
 }
 
 /// All that a read gives.

@@ -17,6 +17,8 @@ use crate::wait::Wait;
 /// 2000-01-01, which PostgreSQL counts from, in what Arrow counts from.
 const EPOCH_US: i64 = 946_684_800_000_000;
 const EPOCH_DAYS: i32 = 10_957;
+/// Rows that are taken at once, at the most.
+const ROWS_TOGETHER: usize = 64;
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 
 pub async fn connect(config: &Config) -> Result<PgConnection, PluginError> {
@@ -105,10 +107,14 @@ pub async fn read(
 ) -> Result<(), PluginError> {
     let copy = format!("copy ({sql}) to stdout (format binary)");
     let broken = |error: sqlx::Error| failed(wait.doing, &error);
-    let mut stream = wait.on(connection.copy_out_raw(&copy)).await?.map_err(broken)?;
+    let stream = wait.on(connection.copy_out_raw(&copy)).await?.map_err(broken)?;
+    // The server sends each row by itself: what has come is taken together, since waiting costs as much as a row.
+    let mut stream = stream.ready_chunks(ROWS_TOGETHER);
     let mut decoder = Decoder::new(columns);
-    while let Some(chunk) = wait.on(stream.next()).await? {
-        decoder.take(&chunk.map_err(broken)?, sink)?;
+    while let Some(rows) = wait.on(stream.next()).await? {
+        for row in rows {
+            decoder.take(&row.map_err(broken)?, sink)?;
+        }
     }
     decoder.end(sink)
 }

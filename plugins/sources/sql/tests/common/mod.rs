@@ -43,7 +43,7 @@ impl Pulled {
             Item::Batch(batch) => self.rows.extend(texts(&batch)),
             Item::State(state) => self.states.push(state),
             Item::End { as_of_us } => (self.ended, self.as_of_us) = (true, as_of_us),
-            Item::Rejected(_) => panic!("nothing is rejected"),
+            Item::Rejected(_) | Item::Unchanged { .. } => panic!("nothing is rejected, and nothing known to be unchanged"),
         }
     }
 }
@@ -64,7 +64,7 @@ pub fn texts(batch: &RecordBatch) -> Vec<String> {
 }
 
 pub fn request(mode: ReadMode, resume: bool) -> ReadRequest {
-    ReadRequest { mode, resume, overlap_secs: 900 }
+    ReadRequest { resume, overlap_secs: 900, ..ReadRequest::new(mode) }
 }
 
 pub fn read_with(source: &SqlSource, request: ReadRequest, state: Option<Value>) -> Result<Pulled, PluginError> {

@@ -22,7 +22,7 @@ impl Reader {
     }
 
     fn pull(&mut self, mode: ReadMode) {
-        let request = ReadRequest { mode, resume: false, overlap_secs: LATE_SECS + 1 };
+        let request = ReadRequest { overlap_secs: LATE_SECS + 1, ..ReadRequest::new(mode) };
         let pulled: Pulled = read_with(&self.source, request, self.state.clone()).unwrap();
         let rows = pulled.rows.iter().map(|row| {
             let (id, row) = row.split_once('|').unwrap();

@@ -11,7 +11,7 @@ fn component() -> Component {
 
 fn read(call: &Call, state: Option<Value>) -> Items {
     let mode = ReadMode::Snapshot;
-    let request = ReadRequest { mode, resume: state.is_some(), overlap_secs: 0 };
+    let request = ReadRequest { resume: state.is_some(), ..ReadRequest::new(mode) };
     component().read(call, request, state).unwrap()
 }
 
@@ -23,6 +23,7 @@ fn shown(items: Items) -> Vec<String> {
         Item::Rejected(batch) => format!("{} rejected", batch.num_rows()),
         Item::State(state) => state.to_string(),
         Item::End { .. } => "end".to_owned(),
+        Item::Unchanged { .. } => "unchanged".to_owned(),
     };
     items.map(|next| item(next.unwrap())).collect()
 }
