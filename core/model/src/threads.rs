@@ -1,9 +1,9 @@
 //! Work on several threads: how many can work at once, two things at the same time, and many items shared out.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
 /// Threads that can work at once. Asked once: the system reads several files to answer.
@@ -84,6 +84,19 @@ pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mu
     });
 }
 
+/// Gives each item to one of the threads that work on all cores; a thread that is done with one takes the next.
+pub fn each_once<T: Send>(items: Vec<T>, work: impl Fn(T) + Sync) {
+    let threads = cores().min(items.len());
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let take = || std::iter::from_fn(next).for_each(&work);
+    std::thread::scope(|scope| {
+        let others = (1..threads).map(|_| scope.spawn(take)).collect::<Vec<_>>();
+        take();
+        others.into_iter().for_each(result_of);
+    });
+}
+
 /// What one of several threads does: it takes the next item that none has taken, until there is none.
 fn take_turns<T>(items: &[T], next: &AtomicUsize, mut each: impl FnMut(usize, &T)) {
     loop {
@@ -123,6 +136,9 @@ mod tests {
             assert_eq!(one_by_one(&items, threads_max, |item| item * 2), doubled, "{threads_max}");
         }
         assert_eq!(one_by_one(&[] as &[usize], 2, |item| *item), [0; 0]);
+        let mut doubled_here = items.clone();
+        each_once(doubled_here.chunks_mut(7).collect(), |share| share.iter_mut().for_each(|item| *item *= 2));
+        assert_eq!(doubled_here, doubled);
         for count in [0, 1, 1000] {
             let mut given = Vec::new();
             in_order(&items[..count], |item| item * 2, |doubled| given.push(doubled));

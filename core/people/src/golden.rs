@@ -40,8 +40,8 @@ use crate::rowhash;
 use crate::table::{NONE, StateError, sixteens};
 
 const CREATED_AT: &str = "created_at";
-/// Blocks of members whose columns are in memory at once: about a million members.
-const BLOCKS_AT_ONCE: usize = (1 << 20) / BATCH_ROWS_MAX;
+/// Blocks of members whose columns are in memory at once: about a quarter of a million members.
+const BLOCKS_AT_ONCE: usize = (1 << 18) / BATCH_ROWS_MAX;
 
 /// One golden column. Stored with each generation, so that what was made can be explained by the rules of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -476,6 +476,12 @@ fn has_value(rows: &Rows, column: &[Option<&ArrayRef>]) -> impl Fn(&usize) -> bo
     }
 }
 
+/// The same, of a column in its own type.
+fn has_value_at<A: Array>(rows: &Rows, column: &[Option<&A>], at: usize) -> bool {
+    let (chunk, row) = rows.refs[at];
+    column[chunk as usize].is_some_and(|array| array.is_valid(row as usize))
+}
+
 /// The first record in each member's order that has a value.
 fn most_recent(rows: &Rows, column: &[Option<&ArrayRef>]) -> Vec<u32> {
     let has = has_value(rows, column);
@@ -521,6 +527,9 @@ fn best<'a, A: Array, V: Copy>(
         Some(value(array, row as usize))
     };
     let winner = |range: std::ops::Range<usize>| {
+        if range.len() == 1 {
+            return if has_value_at(rows, column, range.start) { range.start as u32 } else { NONE };
+        }
         let mut held: Option<(usize, V)> = None;
         for at in range {
             if let Some(value) = value_at(at)
@@ -579,9 +588,12 @@ impl ByValue for MostFrequent {
         };
         let mut held: Vec<(V, u32)> = Vec::new();
         let winner = |range: std::ops::Range<usize>| {
+            // Two that agree or differ: the first is the most recent in either case.
+            if range.len() < 3 {
+                return range.clone().find(|at| has_value_at(rows, column, *at)).map_or(NONE, |at| at as u32);
+            }
             held.clear();
             held.extend(range.filter_map(value_at));
-            // Two that agree or differ: the first is the most recent in either case.
             if held.len() < 3 {
                 return held.first().map_or(NONE, |(_, at)| *at);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use reunion_model::threads::{on_all_cores, one_by_one};
+use reunion_model::threads::{each_once, on_all_cores};
 use reunion_model::{Decision, Reason, RecordKey};
 
 use super::apart::{Apart, Constraints};
@@ -211,65 +211,88 @@ fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -
         starts[set] += starts[set - 1];
     }
     let mut cursor = starts.clone();
-    let mut unsorted = vec![0; usable.len()];
+    let mut records = vec![0; usable.len()];
     for record in usable {
         let place = &mut cursor[set_of[*record as usize] as usize];
-        unsorted[*place as usize] = *record;
+        records[*place as usize] = *record;
         *place += 1;
     }
-    let shares = (0..starts.len() - 1).step_by(SETS_OF_A_SHARE).collect::<Vec<_>>();
-    let shares =
-        one_by_one(&shares, usize::MAX, |from| order(resolved, &unsorted, &starts[*from..starts.len().min(from + SETS_OF_A_SHARE + 1)]));
+    drop(cursor);
+    let count = starts.len() - 1;
     let mut sets = Sets {
-        records: Vec::with_capacity(usable.len()),
-        places: Vec::with_capacity(usable.len()),
-        founding: Vec::with_capacity(starts.len()),
-        founded: Founded { keys: Vec::with_capacity(starts.len()), at: Vec::with_capacity(starts.len()) },
+        places: vec![(NONE, 0); records.len()],
+        records,
+        founding: vec![NONE; count],
+        founded: Founded { keys: vec![RecordKey::from_u128(0); count], at: vec![None; count] },
         starts,
         set_of,
         held: Vec::new(),
         handed_on: Vec::new(),
     };
-    for mut share in shares {
-        sets.records.append(&mut share.records);
-        sets.places.append(&mut share.places);
-        sets.founding.append(&mut share.founding);
-        sets.founded.keys.append(&mut share.founded.keys);
-        sets.founded.at.append(&mut share.founded.at);
-    }
+    each_once(sets.shares(), |share| share.order(resolved));
     sets
 }
 
-/// Some sets in their order, each with its records in theirs.
-struct Share {
-    records: Vec<u32>,
-    places: Vec<(u32, u32)>,
-    founding: Vec<u32>,
-    founded: Founded,
+impl Sets {
+    /// All of them in shares, each of sets that lie together.
+    fn shares(&mut self) -> Vec<Share<'_>> {
+        let (mut records, mut places) = (&mut self.records[..], &mut self.places[..]);
+        let (mut founding, mut keys, mut at) = (&mut self.founding[..], &mut self.founded.keys[..], &mut self.founded.at[..]);
+        let mut shares = Vec::new();
+        for from in (0..self.starts.len() - 1).step_by(SETS_OF_A_SHARE) {
+            let bounds = &self.starts[from..self.starts.len().min(from + SETS_OF_A_SHARE + 1)];
+            let (sets, of_sets) = (bounds.len() - 1, (bounds[bounds.len() - 1] - bounds[0]) as usize);
+            shares.push(Share {
+                bounds,
+                records: cut_off(&mut records, of_sets),
+                places: cut_off(&mut places, of_sets),
+                founding: cut_off(&mut founding, sets),
+                keys: cut_off(&mut keys, sets),
+                at: cut_off(&mut at, sets),
+            });
+        }
+        shares
+    }
 }
 
-/// Orders the records of each of some sets, whose bounds in `unsorted` these are.
-fn order(resolved: &Resolved, unsorted: &[u32], bounds: &[u32]) -> Share {
-    let (first, last) = (bounds[0] as usize, bounds[bounds.len() - 1] as usize);
-    let row = |record: &u32| resolved.live[*record as usize];
-    let mut records = unsorted[first..last].to_vec();
-    let (mut founding, mut founded) = (Vec::with_capacity(bounds.len()), Founded::default());
-    for bounds in bounds.windows(2) {
-        let set = &mut records[bounds[0] as usize - first..bounds[1] as usize - first];
-        if set.len() > 1 {
-            set.sort_unstable_by(|a, b| resolved.is_more_recent(row(a), row(b)));
+/// The first values of a slice, which is left without them.
+fn cut_off<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (first, rest) = std::mem::take(slice).split_at_mut(count);
+    *slice = rest;
+    first
+}
+
+/// Some sets, to be put in order: values for each of them, and for each of their records.
+struct Share<'a> {
+    /// Where each set begins, and the end of the last.
+    bounds: &'a [u32],
+    records: &'a mut [u32],
+    places: &'a mut [(u32, u32)],
+    founding: &'a mut [u32],
+    keys: &'a mut [RecordKey],
+    at: &'a mut [Option<i64>],
+}
+
+impl Share<'_> {
+    /// Orders the records of each set, and finds who founds it.
+    fn order(self, resolved: &Resolved) {
+        let row = |record: &u32| resolved.live[*record as usize];
+        for (set, bounds) in self.bounds.windows(2).enumerate() {
+            let records = &mut self.records[(bounds[0] - self.bounds[0]) as usize..(bounds[1] - self.bounds[0]) as usize];
+            if records.len() > 1 {
+                records.sort_unstable_by(|a, b| resolved.is_more_recent(row(a), row(b)));
+            }
+            // A set has a record.
+            let founder = records.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE);
+            self.founding[set] = founder;
+            self.keys[set] = RecordKey::from_u128(resolved.rows.key(founder));
+            self.at[set] = resolved.rows.created(founder);
         }
-        // A set has a record.
-        let founder = set.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE);
-        founding.push(founder);
-        founded.keys.push(RecordKey::from_u128(resolved.rows.key(founder)));
-        founded.at.push(resolved.rows.created(founder));
+        for (place, record) in self.places.iter_mut().zip(&*self.records) {
+            let (chunk, row) = resolved.rows.locate(row(record));
+            *place = (chunk as u32, row as u32);
+        }
     }
-    let place = |record: &u32| {
-        let (chunk, row) = resolved.rows.locate(row(record));
-        (chunk as u32, row as u32)
-    };
-    Share { places: records.iter().map(place).collect(), records, founding, founded }
 }
 
 /// Disjoint sets of numbers, joined by size with paths halved.
