@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identified, Members};
 use crate::rowhash;
-use crate::table::{NONE, StateError, sixteens};
+use crate::table::{NO_MOMENT, NONE, StateError, sixteens};
 
 const CREATED_AT: &str = "created_at";
 /// Blocks of members whose columns are in memory at once: about a quarter of a million members.
@@ -286,7 +286,8 @@ fn own_columns(all: &Members, dirty: &[u32]) -> Result<[ArrayRef; 6], ArrowError
     let dirty = dirty.iter().map(|member| *member as usize);
     let mask =
         |member: usize| all.records_of(member).iter().fold(0_u64, |mask, (chunk, _)| mask | 1 << (all.chunk_sources[*chunk as usize] % 64));
-    let founded_at = dirty.clone().map(|member| all.founded_at[member]).collect::<TimestampMicrosecondArray>();
+    let founded_at = dirty.clone().map(|member| Some(all.founded_at[member]).filter(|at| *at != NO_MOMENT));
+    let founded_at = founded_at.collect::<TimestampMicrosecondArray>();
     Ok([
         sixteens(dirty.clone().map(|member| all.ids[member].as_u128()))?,
         sixteens(dirty.clone().map(|member| all.founding[member].as_u128()))?,
@@ -495,7 +496,7 @@ fn first(rows: &Rows, column: &[Option<&ArrayRef>]) -> Result<Vec<u32>, GoldenEr
     let created = |at: &usize| {
         let (chunk, row) = rows.refs[*at];
         let array = created[chunk as usize].filter(|array| array.is_valid(row as usize));
-        array.map_or(i64::MAX, |array| array.value(row as usize))
+        array.map_or(NO_MOMENT, |array| array.value(row as usize))
     };
     Ok(least_by(rows, column, created))
 }

@@ -23,8 +23,8 @@ use serde::Serialize;
 use crate::numbering::{Index, Keys, Numbering, number};
 use crate::scope::Settled;
 use crate::table::{
-    NONE, StateError, all_sixteen, byte_of, byte_reason, bytes_of_sixteen, moments_of, numbers_of, reason_byte, sixteen, sixteens_of,
-    texts_of,
+    NO_MOMENT, NONE, StateError, all_sixteen, byte_of, byte_reason, bytes_of_sixteen, moments_of, numbers_of, reason_byte, sixteen,
+    sixteens_of, texts_of,
 };
 
 /// Members hold their sources as bits of one word.
@@ -405,8 +405,7 @@ impl<'a> Resolved<'a> {
 
     /// The order in which records found members: created_at, source, record id.
     pub(crate) fn founding_order(&self, a: u32, b: u32) -> std::cmp::Ordering {
-        // Without a time it comes last.
-        let created = |row: u32| self.rows.created(row).unwrap_or(i64::MAX);
+        let created = |row: u32| self.rows.created(row).unwrap_or(NO_MOMENT);
         created(a).cmp(&created(b)).then_with(|| self.by_name(a, b))
     }
 

@@ -12,6 +12,9 @@ use reunion_model::schema::timestamp_type;
 /// Stands for "none" in columns of positions.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// A moment that is not known, which comes after all others.
+pub(crate) const NO_MOMENT: i64 = i64::MAX;
+
 /// A state or a set of batches that the stages after the pull cannot work with.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

@@ -16,7 +16,7 @@ use arrow::error::ArrowError;
 use reunion_generations::{SegmentFile, SegmentWriter};
 use reunion_host::{CallOptions, ItemStream, SourceConnector};
 use reunion_ledger::{Lease, Pull, Segment, SourceState};
-use reunion_model::limits::{BATCH_ROWS_MAX, BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
+use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
 use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
 use reunion_model::record::{RAW, ROW_HASH, UNFIT, only};
 use reunion_model::threads::cores;
@@ -36,7 +36,7 @@ const SEGMENT_BYTES: u64 = 256 << 20;
 /// from its segments.
 const KEPT_BYTES_MAX: usize = 1 << 30;
 /// Rows that are kept in one piece, at the least: a source that changes little sends few rows in a batch.
-const KEPT_CHUNK_ROWS_MIN: usize = BATCH_ROWS_MAX / 2;
+const KEPT_CHUNK_ROWS_MIN: usize = 1 << 15;
 /// Bytes that a buffer may have too many: what it is rounded up to.
 const BUFFER_SLACK_BYTES: usize = 128;
 

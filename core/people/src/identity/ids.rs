@@ -14,7 +14,7 @@ use super::{HASHES_PER_THREAD_MIN, MEMBERS, Members, PreviousMembers};
 use crate::matching::KeySet;
 use crate::numbering::{Keys, Numbering, number};
 use crate::pull::Resolved;
-use crate::table::{NONE, StateError, moments_of, numbers_of, sixteen, sixteens_of};
+use crate::table::{NO_MOMENT, NONE, StateError, moments_of, numbers_of, sixteen, sixteens_of};
 
 /// The ids of sets, and what became of the previous members.
 pub(super) struct Ids {
@@ -29,7 +29,7 @@ pub(super) struct Ids {
 /// What is known of the previous members, by their number in the assignments.
 struct Before {
     founding: Vec<u128>,
-    founded_at: Vec<Option<i64>>,
+    founded_at: Vec<i64>,
     epoch: Vec<u32>,
     hash: Vec<u128>,
     without_records: Vec<MemberId>,
@@ -47,7 +47,7 @@ impl Before {
         let mut numbers = of[count..].iter();
         let mut before = Self {
             founding: vec![0; count],
-            founded_at: vec![None; count],
+            founded_at: vec![NO_MOMENT; count],
             epoch: vec![0; count],
             hash: vec![0; count],
             without_records: Vec::new(),
@@ -66,7 +66,8 @@ impl Before {
                 };
                 found[member] = true;
                 before.founding[member] = sixteen(founding, row);
-                before.founded_at[member] = founded_at.filter(|moments| moments.is_valid(row)).map(|moments| moments.value(row));
+                let at = founded_at.filter(|moments| moments.is_valid(row)).map(|moments| moments.value(row));
+                before.founded_at[member] = at.unwrap_or(NO_MOMENT);
                 before.epoch[member] = epochs.value(row).max(0) as u32;
                 before.hash[member] = sixteen(hashes, row);
             }
@@ -79,7 +80,7 @@ impl Before {
 
     /// The order in which members were founded: a founding record without a time comes last.
     fn order(&self, member: u32) -> (i64, u128) {
-        (self.founded_at[member as usize].unwrap_or(i64::MAX), self.founding[member as usize])
+        (self.founded_at[member as usize], self.founding[member as usize])
     }
 }
 
@@ -225,7 +226,7 @@ fn give_ids(
         let set = set as usize;
         // In one part, which takes one block of the hash less than three.
         let mut text = [0; 28];
-        text[..8].copy_from_slice(&founded.at[set].unwrap_or(i64::MAX).to_be_bytes());
+        text[..8].copy_from_slice(&founded.at[set].to_be_bytes());
         text[8..24].copy_from_slice(&founded.keys[set].0);
         text[24..].copy_from_slice(&epoch.to_be_bytes());
         MemberId(lookup.id("member", &[&text]))

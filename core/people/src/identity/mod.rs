@@ -238,8 +238,8 @@ pub struct Members {
     pub ids: Vec<MemberId>,
     /// The record that the id is made of.
     pub founding: Vec<RecordKey>,
-    /// Its created_at in microseconds; `None` where it has none.
-    pub founded_at: Vec<Option<i64>>,
+    /// Its created_at in microseconds; the greatest of all where it has none.
+    pub founded_at: Vec<i64>,
     /// The epoch that the id is made of.
     pub epoch: Vec<u32>,
     /// Content hash of the golden columns in the previous generation; 0 for a new member. Empty where all are new.

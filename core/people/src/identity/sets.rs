@@ -13,7 +13,7 @@ use super::phones::{Hints, Holders};
 use super::{HASHES_PER_THREAD_MIN, IdentityConfig};
 use crate::numbering::{Keys, Numbering, number};
 use crate::pull::Resolved;
-use crate::table::{NONE, StateError, byte_of};
+use crate::table::{NO_MOMENT, NONE, StateError, byte_of};
 use reunion_keys::Lookup;
 
 /// Sets that one thread orders at a time.
@@ -43,8 +43,8 @@ pub(super) struct Sets {
 #[derive(Default)]
 pub(super) struct Founded {
     pub(super) keys: Vec<RecordKey>,
-    /// Their created_at in microseconds.
-    pub(super) at: Vec<Option<i64>>,
+    /// Their created_at in microseconds, or `NO_MOMENT`.
+    pub(super) at: Vec<i64>,
 }
 
 impl Sets {
@@ -223,7 +223,7 @@ fn lay_out(resolved: &Resolved, usable: &[u32], root_of: &[u32], roots: usize) -
         places: vec![(NONE, 0); records.len()],
         records,
         founding: vec![NONE; count],
-        founded: Founded { keys: vec![RecordKey::from_u128(0); count], at: vec![None; count] },
+        founded: Founded { keys: vec![RecordKey::from_u128(0); count], at: vec![NO_MOMENT; count] },
         starts,
         set_of,
         held: Vec::new(),
@@ -270,7 +270,7 @@ struct Share<'a> {
     places: &'a mut [(u32, u32)],
     founding: &'a mut [u32],
     keys: &'a mut [RecordKey],
-    at: &'a mut [Option<i64>],
+    at: &'a mut [i64],
 }
 
 impl Share<'_> {
@@ -286,7 +286,7 @@ impl Share<'_> {
             let founder = records.iter().map(row).min_by(|a, b| resolved.founding_order(*a, *b)).unwrap_or(NONE);
             self.founding[set] = founder;
             self.keys[set] = RecordKey::from_u128(resolved.rows.key(founder));
-            self.at[set] = resolved.rows.created(founder);
+            self.at[set] = resolved.rows.created(founder).unwrap_or(NO_MOMENT);
         }
         for (place, record) in self.places.iter_mut().zip(&*self.records) {
             let (chunk, row) = resolved.rows.locate(row(record));

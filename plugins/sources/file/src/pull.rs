@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use reunion_sdk::arrow::datatypes::{Field, Schema, SchemaRef};
@@ -413,8 +414,10 @@ fn is_unchanged(call: &Call, config: &Config, mode: ReadMode, entries: &[Entry],
     Ok(verify(call, config, mode, entries, at)?.is_some())
 }
 
-/// Every pull's digest starts with what decides how bytes become rows; this plugin's version is part of it.
+/// Every pull's digest starts with what decides how bytes become rows: this plugin's version too, and not the folder that
+/// the files lie in.
 fn start_digest(config: &Config, mode: ReadMode) -> Xxh3 {
+    let config = Config { path: PathBuf::new(), ..config.clone() };
     let mut digest = Xxh3::new();
     digest.update(&serde_json::to_vec(&(STATE_VERSION, env!("CARGO_PKG_VERSION"), mode, config)).expect("a config has text keys only"));
     digest

@@ -178,6 +178,11 @@ fn files_that_are_as_they_were_are_not_sent_again() {
     }
     let written = again(&files, &state);
     assert_eq!((written.unchanged, written.as_of_us), (true, Some(1_798_761_600_000_000)));
+    let moved = tempfile::tempdir().unwrap();
+    for name in ["a.csv", "b.csv"] {
+        fs::copy(folder.path().join(name), moved.path().join(name)).unwrap();
+    }
+    assert!(is_unchanged(&source(&moved, "*.csv", json!({})), &state), "wherever they lie");
     // Whoever is not asked sends all.
     assert_eq!(read_with(&files, ReadMode::Snapshot, false, Some(state.clone())).unwrap().ids(), "1");
     let incremental = read_with(&files, ReadMode::Incremental, false, None).unwrap().state.unwrap();
