@@ -59,7 +59,8 @@ pub fn one_by_one<T: Sync, R: Send>(items: &[T], threads_max: usize, work: impl 
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Works on many items on all cores, and gives the results here, in order, while others are worked on.
+/// Works on many items on all cores, and gives the results here, in order, while others are worked on. Of results that
+/// `give` has no room for yet there may be as many as there are items.
 pub fn in_order<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, mut give: impl FnMut(R)) {
     let threads = cores().min(items.len());
     if threads <= 1 {

@@ -96,7 +96,8 @@ pub trait Source: Send + Sync + Sized + 'static {
     /// Where the source cannot be reached or understood.
     fn schema(&self, call: &Call) -> Result<SchemaRef, PluginError>;
 
-    /// Reads. First [`Item::Begin`], then batches, rejected rows and resume states, last [`Item::End`].
+    /// Reads. First [`Item::Begin`], then batches, rejected rows and resume states, last [`Item::End`]. Where nothing has
+    /// changed, and [`ReadRequest::may_be_unchanged`], [`Item::Unchanged`] instead of all that follows the first.
     /// `state` is the latest one that the host has stored: see [`ReadRequest::resume`].
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! it holds is worked out, beside the stages that come after.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::ScopedJoinHandle;
 
 use arrow::array::{FixedSizeBinaryBuilder, RecordBatch};
@@ -12,7 +12,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use reunion_generations::{GenerationWriter, ManifestMeta};
 use reunion_ledger::{Arm as StoredArm, ArmKind, Component, ComponentKind, GenerationCommit, NewTask, Payload};
-use reunion_model::limits::BATCH_ROWS_MAX;
+use reunion_model::limits::{BATCH_ROWS_MAX, BATCHES_IN_FLIGHT_MAX};
 use reunion_model::record::RECORD_KEY;
 use reunion_model::schema::MEMBER_ID;
 use reunion_model::threads::one_by_one;
@@ -78,7 +78,7 @@ impl<'a> Draft<'a> {
     ) -> Result<MembersFiles<'scope>, Failure> {
         self.writer.remove("members", removed.iter().map(|id| id.0)).doing(unwritten)?;
         let file = |_| {
-            let (batches, waiting) = channel();
+            let (batches, waiting) = sync_channel(BATCHES_IN_FLIGHT_MAX);
             (batches, scope.spawn(|| self.writer.delta("members", MEMBER_ID, waiting).doing(unwritten)))
         };
         let (batches, files) = (0..files_of(members)).map(file).unzip();
@@ -204,13 +204,13 @@ fn files_of(rows: usize) -> usize {
 
 /// Files of members that are being written.
 pub struct MembersFiles<'scope> {
-    batches: Vec<Sender<RecordBatch>>,
+    batches: Vec<SyncSender<RecordBatch>>,
     files: Vec<ScopedJoinHandle<'scope, Result<(), Failure>>>,
     next: usize,
 }
 
 impl<'scope> MembersFiles<'scope> {
-    /// Adds members.
+    /// Adds members, once there is room for them.
     pub fn write(&mut self, members: &RecordBatch) {
         // Where a file could not be written, its thread says why.
         let _ = self.batches[self.next % self.batches.len()].send(members.clone());

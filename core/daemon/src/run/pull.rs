@@ -117,6 +117,14 @@ pub struct PulledRows {
     pub seen: Vec<RecordKey>,
 }
 
+impl PulledRows {
+    /// A pull of which nothing is known yet.
+    fn of(pull_id: PullId, mode: ReadMode) -> Self {
+        let deletes = mode == ReadMode::Snapshot;
+        Self { pull_id, deletes, segments: Vec::new(), ending: None, kept: None, batches: Vec::new(), seen: Vec::new() }
+    }
+}
+
 /// The end of a pull all of whose rows are in memory: what makes it last, to be done beside the stages that use them.
 pub struct Ending {
     source: String,
@@ -329,16 +337,7 @@ fn pulled(plan: &PullPlan<'_>, mut puller: Option<Puller<'_>>, failed: Option<Pl
             serde_json::from_value(segment.document.clone())
                 .doing(|| format!("segment {} of source {} is not understood", segment.seq, plan.source))
         });
-        let deletes = pull.mode == ReadMode::Snapshot;
-        Ok(PulledRows {
-            pull_id: pull.pull_id,
-            deletes,
-            segments: segments.collect::<Result<_, Failure>>()?,
-            ending: None,
-            kept: None,
-            batches: Vec::new(),
-            seen: Vec::new(),
-        })
+        Ok(PulledRows { segments: segments.collect::<Result<_, Failure>>()?, ..PulledRows::of(pull.pull_id, pull.mode) })
     };
     if plan.lease.is_some() {
         // What the ledger says now is what the generation takes in.
@@ -348,9 +347,12 @@ fn pulled(plan: &PullPlan<'_>, mut puller: Option<Puller<'_>>, failed: Option<Pl
         let pending = after.pending.iter().filter(|_| !is_superseded);
         let mut pulls = pending.map(rows).collect::<Result<Vec<PulledRows>, Failure>>()?;
         let (mut as_of_us, mut cursor) = after.last.map(|pull| (pull.as_of_us, pull.state)).unwrap_or_default();
-        if let (Some(ending), Some(open)) = (ending, &after.open) {
+        if let Some(ending) = ending {
             (as_of_us, cursor) = (ending.as_of_us, ending.state.clone());
-            pulls.push(PulledRows { ending: Some(ending), ..rows(open)? });
+            // Where somebody has taken the pull away meanwhile, its end says so.
+            let open = after.open.as_ref().filter(|open| open.pull_id == ending.pull_id);
+            let committed = open.map_or_else(|| Ok(PulledRows::of(ending.pull_id, ending.mode)), rows)?;
+            pulls.push(PulledRows { ending: Some(ending), ..committed });
         }
         if let Some(mut puller) = puller.filter(|puller| !puller.resumed)
             && let Some(pull) = pulls.iter_mut().find(|pull| pull.pull_id == puller.pull_id)
@@ -367,21 +369,9 @@ fn pulled(plan: &PullPlan<'_>, mut puller: Option<Puller<'_>>, failed: Option<Pl
         if plan.mode == ReadMode::Snapshot {
             pulls.clear();
         }
-        let mut dry = match before.open.as_ref().filter(|_| puller.resumed) {
-            Some(open) => rows(open)?,
-            None => PulledRows {
-                pull_id: puller.pull_id,
-                deletes: plan.mode == ReadMode::Snapshot,
-                segments: Vec::new(),
-                ending: None,
-                kept: None,
-                batches: Vec::new(),
-                seen: Vec::new(),
-            },
-        };
-        dry.batches = puller.batches;
-        dry.seen = puller.seen;
-        pulls.push(dry);
+        let open = before.open.as_ref().filter(|_| puller.resumed);
+        let committed = open.map_or_else(|| Ok(PulledRows::of(puller.pull_id, plan.mode)), rows)?;
+        pulls.push(PulledRows { batches: puller.batches, seen: puller.seen, ..committed });
         as_of_us = puller.as_of_us;
         cursor = puller.latest_state.or(cursor);
     }
