@@ -32,8 +32,8 @@ pub mod unused;
 pub use explain::{Explained, Joined, Origin, SharedKey, explain, joined};
 pub use golden::{Golden, GoldenColumn, GoldenError, GoldenPlan, Loaded, golden};
 pub use identity::{
-    Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Members, PreviousMembers, SharedPhone, SharedPhonePolicy, assignment_schema,
-    identify, index_columns,
+    Assignments, Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Members, PreviousMembers, SharedPhone, SharedPhonePolicy,
+    assignment_schema, identify, index_columns,
 };
 pub use normalise::{
     ColumnNulls, Mapping, MappingError, NormaliseError, Normalised, Normaliser, RecordIdRule, SourcePlan, Split, Unit, unfit_values,

@@ -18,6 +18,7 @@ use reunion_model::schema::MEMBER_ID;
 use reunion_model::threads::one_by_one;
 use reunion_model::{ContactId, MemberId, RecordKey, RunId, fault};
 use reunion_outreach::Arm;
+use reunion_people::Assignments;
 use reunion_rules::TagDelta;
 
 use crate::failure::{Doing, Failure};
@@ -59,11 +60,11 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn assignments(&self, tombstones: &[Vec<RecordKey>], assignments: RecordBatch) -> Result<(), Failure> {
+    pub fn assignments(&self, tombstones: &[Vec<RecordKey>], assignments: &Assignments) -> Result<(), Failure> {
         for tombstones in tombstones {
             self.writer.remove("assignments", tombstones.iter().map(|key| key.0)).doing(unwritten)?;
         }
-        self.writer.delta("assignments", RECORD_KEY, [assignments]).doing(unwritten)
+        self.writer.delta("assignments", RECORD_KEY, assignments.batches()).doing(unwritten)
     }
 
     /// Begins to write so many members, and ends those that are removed.

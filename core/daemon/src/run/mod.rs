@@ -142,12 +142,12 @@ fn compute(setup: &Setup<'_>, hold: Option<&Hold>, run_id: RunId) -> Result<Repo
     let (mut sources, (before, pasts, tags)) = (sources?, before?);
     timed.lap("pull");
     setup.progress.stage("working out who is who");
-    let mut who = people::identify(setup, hold, &mut sources, before)?;
+    let (who, assignments) = people::identify(setup, hold, &mut sources, before)?;
     let draft = hold.map(|hold| Draft::begin(setup, hold)).transpose()?;
-    let (assignments, tombstones) = (who.take_assignments(), who.tombstones().to_vec());
+    let tombstones = who.tombstones().to_vec();
     let (people, outreach, mut report) = std::thread::scope(|scope| {
         let draft = draft.as_ref();
-        let assignments = draft.map(|draft| scope.spawn(move || draft.assignments(&tombstones, assignments)));
+        let assignments = draft.map(|draft| scope.spawn(move || draft.assignments(&tombstones, &assignments)));
         let mut files = draft.map(|draft| draft.members(scope, who.dirty(), who.removed())).transpose()?;
         let people = Arc::new(who.people(setup, |members| files.iter_mut().for_each(|files| files.write(members)))?);
         timed.lap("identity");

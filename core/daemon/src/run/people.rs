@@ -11,8 +11,8 @@ use reunion_model::record::{only, own_fields};
 use reunion_model::{Decision, MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
 use reunion_people::{
-    Chunk, GoldenPlan, Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Loaded, PreviousMembers, Pull, PullInput, Resolved,
-    Settled, SharedPhone, SharedPhonePolicy, SourceCounts, golden, index_columns, key_columns, narrow,
+    Assignments, Chunk, GoldenPlan, Held, HeldNumbers, Identified, IdentityConfig, KeyLimits, Loaded, PreviousMembers, Pull, PullInput,
+    Resolved, Settled, SharedPhone, SharedPhonePolicy, SourceCounts, golden, index_columns, key_columns, narrow,
 };
 
 use crate::config::{Config, SharedPolicy, types};
@@ -114,11 +114,11 @@ impl Before {
     }
 }
 
-/// Works out who is who. What is left to be done for the pulls to count is done beside it.
+/// Works out who is who, and which record is whose. What is left to be done for the pulls to count is done beside it.
 ///
 /// # Errors
 /// Where a guard refuses, files cannot be read, or the disk or the ledger refuses the ends of pulls.
-pub fn identify(setup: &Setup<'_>, hold: Option<&Hold>, pulled: &mut PulledSources, before: Before) -> Result<Who, Failure> {
+pub fn identify(setup: &Setup<'_>, hold: Option<&Hold>, pulled: &mut PulledSources, before: Before) -> Result<(Who, Assignments), Failure> {
     std::thread::scope(|scope| {
         let (mut segments, mut settling) = (Vec::new(), Vec::new());
         let decided = decide(setup, pulled, before, |pulled| {
@@ -129,24 +129,24 @@ pub fn identify(setup: &Setup<'_>, hold: Option<&Hold>, pulled: &mut PulledSourc
                 settling.push((place, scope.spawn(move || ending.settle(setup.state, &hold.lease))));
             }
         });
-        let (mut who, repeated) = decided?;
+        let (mut who, assignments, repeated) = decided?;
         for (place, settled) in settling {
             let settled = settled.join().unwrap_or_else(|_| Err(Failure::other("ending a pull broke off; this is a defect")));
             settled?.into_iter().for_each(|file| segments[place] = Some(file));
         }
         who.segments = segments.into_iter().flatten().zip(repeated).collect();
-        Ok(who)
+        Ok((who, assignments))
     })
 }
 
-/// Who is who, and for each segment its rows that count as never written. `taken` is called with each pull, in the
+/// Who is who, which record is whose, and for each segment its rows that count as never written. `taken` is called with each pull, in the
 /// order of their segments.
 fn decide(
     setup: &Setup<'_>,
     pulled: &mut PulledSources,
     before: Before,
     mut taken: impl FnMut(&mut PulledRows),
-) -> Result<(Who, Vec<Vec<u32>>), Failure> {
+) -> Result<(Who, Assignments, Vec<Vec<u32>>), Failure> {
     let Before { identity, mut schema, anew, mut chunks, assignments, everyone, forwarded, held } = before;
     let sources: Vec<String> = setup.schemas.keys().cloned().collect();
     let previous_chunks = chunks.chunks.len();
@@ -210,25 +210,20 @@ fn decide(
     let brings_news = guards::reads_something_new(&pulls, &resolved);
     let previous = PreviousMembers { members, everyone: &everyone, forwarded: &forwarded, held: &held };
     let repeated = chunks.repeated(resolved.repeated());
-    let identified = reunion_people::identify(resolved, &identity, decisions, lookup, previous, anew == Anew::Members).doing(doing)?;
+    let identified = reunion_people::identify(resolved, &identity, decisions, lookup, previous, anew == Anew::Members);
+    let (identified, assignments) = identified.doing(doing)?;
     let guarded = Guarded::of(&identified, everyone.iter().map(|batch| batch.num_rows() as u64).sum());
     accepted.extend(guarded.check(setup, brings_news)?);
     let members_outside = scope.map_or(0, |scope| scope.members_outside);
     let who =
         Who { identified, held_before: held, guarded, chunks, members_outside, pulls: pull_ids, segments: Vec::new(), schema, accepted };
-    Ok((who, repeated))
+    Ok((who, assignments, repeated))
 }
 
 impl Who {
     /// For each source, in the order of the members' source bits, the records that are gone.
     pub fn tombstones(&self) -> &[Vec<RecordKey>] {
         &self.identified.tombstones
-    }
-
-    /// Assignments that are new or changed. They can be taken once: a first run has as many as there are records.
-    pub fn take_assignments(&mut self) -> RecordBatch {
-        let none = RecordBatch::new_empty(self.identified.assignments.schema());
-        std::mem::replace(&mut self.identified.assignments, none)
     }
 
     /// Members that are no more.
@@ -337,7 +332,11 @@ pub fn table(setup: &Setup<'_>, name: &str, columns: Option<&[&str]>) -> Result<
     collect(base.live(name, columns).doing(doing)?).doing(doing)
 }
 
-fn collect(batches: Batches) -> Result<Vec<RecordBatch>, reunion_generations::GenerationError> {
+/// The rows of batches, without where they stand.
+///
+/// # Errors
+/// Where files cannot be read.
+pub fn collect(batches: Batches) -> Result<Vec<RecordBatch>, reunion_generations::GenerationError> {
     batches.map(|part| part.map(|part| part.batch)).collect()
 }
 

@@ -26,6 +26,7 @@ use crate::config::{self, Config, Diagnostics, MemberColumn, RecordId, SourceCol
 use crate::failure::{Doing, Failure};
 use crate::state::{Hold, State, now_us};
 
+use super::people;
 use super::pull::{KnownRows, PullPlan, Pulled, pull};
 use super::setup::Setup;
 
@@ -480,8 +481,7 @@ fn pull_one(
 fn stored_records(setup: &Setup<'_>, origin: &str, schema: &SourceSchema, columns: &[&str]) -> Result<Vec<RecordBatch>, Failure> {
     let Some(base) = setup.base() else { return Ok(Vec::new()) };
     let doing = || format!("the records of source {} cannot be read", schema.name);
-    let batches = base.live(&format!("records/{origin}"), Some(columns)).doing(doing)?;
-    batches.map(|part| part.map(|part| part.batch)).collect::<Result<_, _>>().doing(doing)
+    people::collect(base.live(&format!("records/{origin}"), Some(columns)).doing(doing)?).doing(doing)
 }
 
 /// Whether the operator wants a source to be read whole.

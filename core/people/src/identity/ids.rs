@@ -1,6 +1,7 @@
 //! Which set of records takes which id.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::datatypes::Int32Type;
@@ -122,7 +123,7 @@ pub(super) fn assign_ids(
     }
     let hash = |member: &u32| before.hash.get(*member as usize).copied().unwrap_or_default();
     let members = Members {
-        ids,
+        ids: Arc::new(ids),
         founding: founded.keys,
         founded_at: founded.at,
         epoch: epochs,

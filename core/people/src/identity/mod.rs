@@ -18,6 +18,7 @@
 //! the ids. [`crate::scope`] says which ones have to be given.
 
 mod apart;
+mod assigned;
 mod decided;
 mod held;
 mod ids;
@@ -28,17 +29,18 @@ mod sets;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, RecordBatch, StringBuilder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::RecordBatch;
 use reunion_keys::Lookup;
 use reunion_model::record::{CONTENT_HASH, PHONE, REASON, RECORD_ID, RECORD_KEY};
 use reunion_model::threads::both;
-use reunion_model::{Decision, MemberId, Reason, RecordKey};
+use reunion_model::{Decision, MemberId, RecordKey};
 
 use crate::matching::KeySet;
 use crate::pull::{Resolved, SourceCounts};
-use crate::table::{NONE, StateError, all_sixteen, byte_reason, sixteens, sixteens_of};
+use crate::table::{NONE, StateError, all_sixteen, sixteens_of};
 
+use assigned::told;
+pub use assigned::{Assignments, assignment_schema};
 pub use held::{Held, HeldNumbers};
 use ids::{Ids, assign_ids};
 pub(crate) use keys::{KeyColumns, KeyRow, Rule};
@@ -158,15 +160,6 @@ pub fn index_columns(config: &IdentityConfig) -> Vec<String> {
     columns
 }
 
-/// The table of assignments: every live record, once, with its member or the reason why it has none.
-pub fn assignment_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new(RECORD_KEY, DataType::FixedSizeBinary(16), false),
-        Field::new("member_id", DataType::FixedSizeBinary(16), true),
-        Field::new(REASON, DataType::Utf8, true),
-    ]))
-}
-
 /// The columns of the table of members that identity needs of the previous generation.
 pub const PREVIOUS_MEMBER_COLUMNS: [&str; 5] = ["member_id", "founding", "founded_at", "epoch", CONTENT_HASH];
 
@@ -211,8 +204,6 @@ pub struct Identified {
     /// Rows (chunk, row) that must be written once more at the end of their source, since a version
     /// that does not count stands behind them.
     pub restore: Vec<(u32, u32)>,
-    /// Assignments that are new or changed, as [`assignment_schema`] has them.
-    pub assignments: RecordBatch,
     /// All members.
     pub members: Members,
     /// Positions in `members` of those whose records changed in number or content.
@@ -235,7 +226,7 @@ pub struct Identified {
 #[derive(Debug, Default)]
 pub struct Members {
     /// Ids.
-    pub ids: Vec<MemberId>,
+    pub ids: Arc<Vec<MemberId>>,
     /// The record that the id is made of.
     pub founding: Vec<RecordKey>,
     /// Its created_at in microseconds; the greatest of all where it has none.
@@ -284,7 +275,7 @@ impl Identified {
     }
 }
 
-/// Joins the live records into members. `recompute` makes every member dirty: for a run after the
+/// Joins the live records into members, and says which record is whose. `recompute` makes every member dirty: for a run after the
 /// survivorship rules or the columns changed. `decisions` are those that hold.
 ///
 /// # Errors
@@ -296,29 +287,30 @@ pub fn identify(
     lookup: &Lookup,
     previous: PreviousMembers,
     recompute: bool,
-) -> Result<Identified, StateError> {
+) -> Result<(Identified, Assignments), StateError> {
     let mut reasons = resolved.reason.clone();
     let mut sets = sets::join(&resolved, config, lookup, decisions, &held::Known::new(previous.held), &mut reasons)?;
     resolved.count(&reasons);
     let founded = std::mem::take(&mut sets.founded);
     let Ids { mut members, taken_from, removed, merges, splits } = assign_ids(&resolved, &sets, founded, lookup, previous)?;
-    let (assignments, dirty) =
-        both(|| assignments(&resolved, &sets.set_of, &members.ids, &reasons), || dirty(&resolved, &sets, &taken_from, recompute));
-    let assignments = assignments?;
+    let (told, dirty) = both(|| told(&resolved, &sets.set_of, &members.ids, &reasons), || dirty(&resolved, &sets, &taken_from, recompute));
     let held = held::held_numbers(&resolved, &sets, &members.ids, &removed, previous.held);
     let settled = resolved.input.settled;
     let live = (0..resolved.live.len()).filter(|record| resolved.live[*record] != NONE);
     let quarantined = live.clone().filter(|record| reasons[*record] != 0).count() as u64 + settled.quarantined;
     let records_in_all = live.count() as u64 + settled.live.iter().sum::<u64>();
     let largest_member = dirty.iter().map(|set: &u32| sets.range(*set as usize).len() as u64).max().unwrap_or_default();
+    let restore = resolved.restore.iter().map(|row| resolved.rows.locate(*row)).map(|(chunk, row)| (chunk as u32, row as u32));
+    let restore = restore.collect();
+    let chunks = resolved.input.chunks;
+    let assignments = Assignments::new(chunks, resolved.live, sets.set_of, reasons, Arc::clone(&members.ids), told)?;
     members.records = sets.places;
     members.starts = sets.starts;
-    members.chunk_sources = resolved.input.chunks.iter().map(|chunk| chunk.source).collect();
-    Ok(Identified {
-        restore: resolved.restore.iter().map(|row| resolved.rows.locate(*row)).map(|(chunk, row)| (chunk as u32, row as u32)).collect(),
+    members.chunk_sources = chunks.iter().map(|chunk| chunk.source).collect();
+    let identified = Identified {
+        restore,
         counts: resolved.counts,
         tombstones: resolved.tombstones,
-        assignments,
         members,
         dirty,
         records: (records_in_all, quarantined),
@@ -327,7 +319,8 @@ pub fn identify(
         merges,
         splits,
         held,
-    })
+    };
+    Ok((identified, assignments))
 }
 
 /// Sets whose records are not those of the member that they take the id of, or have other content.
@@ -344,31 +337,4 @@ fn dirty(resolved: &Resolved, sets: &Sets, taken_from: &[u32], recompute: bool) 
             || records.iter().any(|record| resolved.previous_member[*record as usize] != member || resolved.changed[*record as usize])
     };
     (0..sets.len()).filter(is_dirty).map(|set| set as u32).collect()
-}
-
-fn assignments(resolved: &Resolved, set_of: &[u32], ids: &[MemberId], reasons: &[u8]) -> Result<RecordBatch, StateError> {
-    let differs = |record: usize| {
-        let had = (resolved.previous_member[record] != NONE).then(|| resolved.member(resolved.previous_member[record]));
-        let has = (set_of[record] != NONE).then(|| ids[set_of[record] as usize]);
-        !resolved.assigned[record] || had != has || resolved.previous_reason[record] != reasons[record]
-    };
-    let is_told = |record: &u32| resolved.live[*record as usize] != NONE && differs(*record as usize);
-    let records = (0..resolved.live.len() as u32).filter(is_told).collect::<Vec<_>>();
-    let records = || records.iter().map(|record| *record as usize);
-    let outcomes = || {
-        let mut members = FixedSizeBinaryBuilder::with_capacity(records().len(), 16);
-        let mut codes = StringBuilder::with_capacity(records().len(), 0);
-        for record in records() {
-            match ids.get(set_of[record] as usize) {
-                Some(id) => members.append_value(id.0)?,
-                None => members.append_null(),
-            }
-            codes.append_option(byte_reason(reasons[record]).map(Reason::code));
-        }
-        Ok::<_, StateError>((members.finish(), codes.finish()))
-    };
-    let (keys, outcomes) = both(|| sixteens(records().map(|record| resolved.key(record as u32))), outcomes);
-    let (members, codes) = outcomes?;
-    let columns: Vec<ArrayRef> = vec![keys?, Arc::new(members), Arc::new(codes)];
-    Ok(RecordBatch::try_new(assignment_schema(), columns)?)
 }

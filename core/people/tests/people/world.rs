@@ -271,7 +271,7 @@ impl World {
         let resolved = Resolved::new(input).unwrap();
         let deletions = self.sources.iter().cloned().zip(resolved.deletions().iter().copied()).collect();
         let previous = PreviousMembers { members: members_in, everyone: &members, forwarded: &self.forwarded, held: &self.held };
-        let mut identified = identify(resolved, &self.config, &self.decisions, &lookup(), previous, false).unwrap();
+        let (mut identified, assignments) = identify(resolved, &self.config, &self.decisions, &lookup(), previous, false).unwrap();
         let place = |chunk: usize, row: u32| match &scope {
             Some(scope) if chunk < previous_chunks => scope.rows[chunk][row as usize],
             _ => row,
@@ -285,7 +285,7 @@ impl World {
         let give = |batch| members.push(batch);
         let golden = golden(&self.plan, &lookup(), &self.sources, &identified, &loaded.collect::<Vec<_>>(), give).unwrap();
         identified.restore.iter_mut().for_each(|(chunk, row)| *row = place(*chunk as usize, *row));
-        self.apply(&identified, &members);
+        self.apply(&identified, &assignments, &members);
         let outside = scope.as_ref().map_or(0, |scope| scope.members_outside);
         assert_eq!(self.members.len() as u64, identified.members.len() as u64 + outside);
         Done {
@@ -296,7 +296,7 @@ impl World {
             removed: identified.removed,
             merges: identified.merges,
             splits: identified.splits,
-            assignments: identified.assignments.num_rows(),
+            assignments: assignments.len(),
             restored: identified.restore.len(),
             dirty: identified.dirty.len(),
             overflows: golden.overflows,
@@ -323,7 +323,7 @@ impl World {
         self.decisions.clear();
     }
 
-    fn apply(&mut self, identified: &Identified, members: &[RecordBatch]) {
+    fn apply(&mut self, identified: &Identified, assignments: &Assignments, members: &[RecordBatch]) {
         for (chunk, row) in &identified.restore {
             let (source, batch) = &self.chunks[*chunk as usize];
             self.chunks.push((source.clone(), batch.slice(*row as usize, 1)));
@@ -331,8 +331,7 @@ impl World {
         for key in identified.tombstones.iter().flatten() {
             self.assignments.remove(key);
         }
-        for row in 0..identified.assignments.num_rows() {
-            let one = identified.assignments.slice(row, 1);
+        for one in assignments.batches().flat_map(|batch| (0..batch.num_rows()).map(move |row| batch.slice(row, 1))) {
             let key = RecordKey::from_slice(one.column(0).as_fixed_size_binary().value(0)).unwrap();
             self.assignments.insert(key, one);
         }
