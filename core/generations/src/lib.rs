@@ -48,6 +48,7 @@ pub use layout::StateDir;
 pub use lock::{Holder, LockError, StateLock};
 pub use manifest::{DataFile, FileEntry, FileKind, GenerationInfo, GenerationRef, KeyRef, Manifest, ManifestMeta, Table};
 pub use orphans::{LiveSet, Removed};
+pub use parquet_file::GROUP_ROWS;
 pub use segment::{SegmentFile, SegmentWriter};
 pub use verify::{Damage, Problem, Verified, Verifier};
 pub use writer::{Committed, GenerationWriter};

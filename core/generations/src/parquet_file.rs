@@ -34,9 +34,9 @@ use crate::durable::{NewFile, Points, failed};
 use crate::sixteen::{self, is_sixteen};
 use crate::{DiskError, FileEntry, GenerationError};
 
-/// Rows of a row group, which is also the batch that readers are given: large enough for kernels,
-/// small enough that a few of them in flight stay far below the limit on memory.
-pub(crate) const GROUP_ROWS: usize = 1 << 15;
+/// Rows of a row group, of which only a file's last has fewer. It is also the batch that readers are given: large
+/// enough for kernels, small enough that a few of them in flight stay far below the limit on memory.
+pub const GROUP_ROWS: usize = 1 << 15;
 /// Rows of a page: it is encoded, compressed and encrypted one after the other, and stays in the cache meanwhile.
 const PAGE_ROWS: usize = 1 << 14;
 /// Rows of the first batch that decide which columns get a dictionary.

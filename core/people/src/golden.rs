@@ -40,8 +40,8 @@ use crate::rowhash;
 use crate::table::{NO_MOMENT, NONE, StateError, sixteens};
 
 const CREATED_AT: &str = "created_at";
-/// Blocks of members whose columns are in memory at once: about a quarter of a million members.
-const BLOCKS_AT_ONCE: usize = (1 << 18) / BATCH_ROWS_MAX;
+/// Members whose columns are made together, in blocks of [`BATCH_ROWS_MAX`].
+const MEMBERS_AT_ONCE: usize = 1 << 18;
 
 /// One golden column. Stored with each generation, so that what was made can be explained by the rules of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,10 +159,14 @@ impl GoldenPlan {
         &self.columns
     }
 
-    /// Whether a column of records has a part in making these.
-    pub fn reads(&self, column: &str) -> bool {
-        let is_golden = self.columns.iter().any(|golden| golden.name == column);
-        is_golden || column == PHONE || column == CREATED_AT || consent_part(column).is_some()
+    /// The columns of records that have a part in making these, each once.
+    pub fn columns_read(&self) -> Vec<&str> {
+        let consent = COLUMNS.iter().filter(|column| column.survivorship == Survivorship::Consent).map(|column| column.name);
+        let mut columns: Vec<_> =
+            self.columns.iter().map(|column| column.name.as_str()).chain([PHONE, CREATED_AT]).chain(consent).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
     }
 
     /// The table of members: `member_id`, `founding` (a record key), `founded_at`, `epoch`,
@@ -184,9 +188,20 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// All rows of a chunk, with those columns alone that the plan reads.
-    pub fn whole(plan: &GoldenPlan, chunk: &RecordBatch) -> Self {
-        Self { batch: only(chunk, |column| plan.reads(column)), rows: None }
+    /// All rows of a chunk, with these columns alone.
+    pub fn whole(columns: &[&str], chunk: &RecordBatch) -> Self {
+        Self { batch: only(chunk, |column| columns.contains(&column)), rows: None }
+    }
+
+    /// Adds further columns of the same rows.
+    ///
+    /// # Errors
+    /// Where these are not as many rows.
+    pub fn add(&mut self, further: &RecordBatch) -> Result<(), ArrowError> {
+        let fields = [&self.batch, further].into_iter().flat_map(|batch| batch.schema_ref().fields()).cloned();
+        let columns = [&self.batch, further].into_iter().flat_map(RecordBatch::columns).cloned();
+        self.batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns.collect())?;
+        Ok(())
     }
 }
 
@@ -204,7 +219,7 @@ pub struct Golden {
 /// Makes the golden columns of the dirty members, and gives them in the order of [`Identified::dirty`], as
 /// [`GoldenPlan::schema`] has them, in batches of at most [`BATCH_ROWS_MAX`]. `sources` are the names of the sources in
 /// the order of the run, as the rules name them. `loaded` has one entry for each chunk; `None` is allowed where
-/// [`Identified::rows_needed`] names no row.
+/// [`Identified::rows_needed`] names no row. A chunk is freed once no further member needs it.
 ///
 /// # Errors
 /// Where records that are needed were not read or have other types.
@@ -213,18 +228,27 @@ pub fn golden(
     lookup: &Lookup,
     sources: &[String],
     identified: &Identified,
-    loaded: &[Option<Loaded>],
+    mut loaded: Vec<Option<Loaded>>,
     mut give: impl FnMut(RecordBatch),
 ) -> Result<Golden, GoldenError> {
-    let rows = Rows::of_dirty(sources, identified, loaded)?;
+    let places = Places::of_dirty(identified, &loaded)?;
+    let last_read = places.last_read(loaded.len());
+    let source = |source: &u16| sources.get(usize::from(*source)).map_or("", String::as_str);
+    let sources = identified.members.chunk_sources.iter().map(source).collect::<Vec<_>>();
     let prefix = rowhash::prefix(lookup, plan.columns.iter().map(|column| (column.name.as_str(), column.kind)));
     let schema = plan.schema();
-    let blocks = identified.dirty.chunks(BATCH_ROWS_MAX).enumerate();
-    let blocks = blocks.map(|(nth, dirty)| (dirty, rows.block(nth * BATCH_ROWS_MAX, dirty.len()))).collect::<Vec<_>>();
     let mut golden = Golden { new: 0, changed: 0, overflows: Vec::new() };
     let mut overflows = vec![0; plan.columns.len()];
-    for blocks in blocks.chunks(BLOCKS_AT_ONCE) {
-        let columns = choose(plan, blocks)?;
+    for (nth, dirty) in identified.dirty.chunks(MEMBERS_AT_ONCE).enumerate() {
+        let rows = Rows {
+            batches: loaded.iter().map(|loaded| loaded.as_ref().map(|loaded| &loaded.batch)).collect(),
+            sources: sources.clone(),
+            refs: Cow::Borrowed(&places.refs),
+            starts: Cow::Borrowed(places.starts_of(nth)),
+        };
+        let blocks = dirty.chunks(BATCH_ROWS_MAX).enumerate();
+        let blocks = blocks.map(|(nth, dirty)| (dirty, rows.block(nth * BATCH_ROWS_MAX, dirty.len()))).collect::<Vec<_>>();
+        let columns = choose(plan, &blocks)?;
         for (overflows, blocks) in overflows.iter_mut().zip(&columns) {
             *overflows += blocks.iter().map(|(_, overflows)| overflows).sum::<u64>();
         }
@@ -250,6 +274,9 @@ pub fn golden(
             Err(error) => _ = failed.get_or_insert(error),
         });
         failed.map_or(Ok(()), Err)?;
+        for (loaded, _) in loaded.iter_mut().zip(&last_read).filter(|(_, last_read)| **last_read <= nth) {
+            *loaded = None;
+        }
     }
     let overflows = plan.columns.iter().map(|column| column.name.clone()).zip(overflows);
     golden.overflows = overflows.filter(|(_, count)| *count > 0).collect();
@@ -309,6 +336,57 @@ pub fn member_ids(members: &RecordBatch) -> Vec<MemberId> {
     ids.map_or(Vec::new(), |ids| ids.iter().flatten().filter_map(MemberId::from_slice).collect())
 }
 
+/// Where the records of the dirty members are.
+struct Places<'a> {
+    /// As [`Rows::refs`].
+    refs: Cow<'a, [(u32, u32)]>,
+    /// As [`Rows::starts`], of all dirty members.
+    starts: Cow<'a, [u32]>,
+}
+
+impl<'a> Places<'a> {
+    fn of_dirty(identified: &'a Identified, loaded: &[Option<Loaded>]) -> Result<Self, GoldenError> {
+        let Identified { members, dirty, .. } = identified;
+        let place = |(chunk, row): &(u32, u32)| {
+            let found = loaded.get(*chunk as usize).and_then(Option::as_ref).and_then(|loaded| match &loaded.rows {
+                None => ((*row as usize) < loaded.batch.num_rows()).then_some(*row),
+                Some(rows) => rows.binary_search(row).ok().map(|at| at as u32),
+            });
+            found.map(|row| (*chunk, row)).ok_or(GoldenError::NotRead { chunk: *chunk, row: *row })
+        };
+        if dirty.len() == members.len() && loaded.iter().flatten().all(|loaded| loaded.rows.is_none()) {
+            members.records.iter().try_for_each(|record| place(record).map(drop))?;
+            return Ok(Self { refs: Cow::Borrowed(&members.records), starts: Cow::Borrowed(&members.starts) });
+        }
+        let (mut refs, mut starts) = (Vec::with_capacity(dirty.len()), Vec::with_capacity(dirty.len() + 1));
+        starts.push(0);
+        for member in dirty {
+            for record in members.records_of(*member as usize) {
+                refs.push(place(record)?);
+            }
+            starts.push(refs.len() as u32);
+        }
+        Ok(Self { refs: refs.into(), starts: starts.into() })
+    }
+
+    /// Where the records begin of the members that are made together as the `nth`, and where they end.
+    fn starts_of(&self, nth: usize) -> &[u32] {
+        let from = nth * MEMBERS_AT_ONCE;
+        &self.starts[from..=(from + MEMBERS_AT_ONCE).min(self.starts.len() - 1)]
+    }
+
+    /// For each chunk the last of these that need it.
+    fn last_read(&self, chunks: usize) -> Vec<usize> {
+        let mut last_read = vec![0; chunks];
+        for nth in 0..(self.starts.len() - 1).div_ceil(MEMBERS_AT_ONCE) {
+            let starts = self.starts_of(nth);
+            let refs = &self.refs[starts[0] as usize..starts[starts.len() - 1] as usize];
+            refs.iter().for_each(|(chunk, _)| last_read[*chunk as usize] = nth);
+        }
+        last_read
+    }
+}
+
 /// The records of the members that are worked on.
 pub(crate) struct Rows<'a> {
     /// `None` where no row of the chunk is needed.
@@ -322,29 +400,6 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of_dirty(sources: &'a [String], identified: &Identified, loaded: &'a [Option<Loaded>]) -> Result<Self, GoldenError> {
-        let members = identified.dirty.len();
-        let (mut refs, mut starts) = (Vec::with_capacity(members), Vec::with_capacity(members + 1));
-        starts.push(0);
-        for member in &identified.dirty {
-            for (chunk, row) in identified.members.records_of(*member as usize) {
-                let found = loaded.get(*chunk as usize).and_then(Option::as_ref).and_then(|loaded| match &loaded.rows {
-                    None => ((*row as usize) < loaded.batch.num_rows()).then_some(*row),
-                    Some(rows) => rows.binary_search(row).ok().map(|at| at as u32),
-                });
-                refs.push((*chunk, found.ok_or(GoldenError::NotRead { chunk: *chunk, row: *row })?));
-            }
-            starts.push(refs.len() as u32);
-        }
-        let source = |source: &u16| sources.get(usize::from(*source)).map_or("", String::as_str);
-        Ok(Self {
-            batches: loaded.iter().map(|loaded| loaded.as_ref().map(|loaded| &loaded.batch)).collect(),
-            sources: identified.members.chunk_sources.iter().map(source).collect(),
-            refs: refs.into(),
-            starts: starts.into(),
-        })
-    }
-
     /// The records of so many members, from one on. Positions in `refs` stay what they are.
     fn block(&self, from: usize, members: usize) -> Rows<'_> {
         Rows {

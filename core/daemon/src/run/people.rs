@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::Schema;
-use reunion_generations::{Batches, SegmentFile};
+use reunion_generations::{Batches, GenerationError, SegmentFile};
 use reunion_model::record::{only, own_fields};
 use reunion_model::{Decision, MemberId, PullId, RecordKey};
 use reunion_people::identity::PREVIOUS_MEMBER_COLUMNS;
@@ -22,7 +22,7 @@ use crate::state::Hold;
 use super::guards::{self, Guarded};
 use super::holders;
 use super::population;
-use super::pull::{Ending, Kept, PulledRows, needed_now};
+use super::pull::{Ending, Kept, PulledRows};
 use super::setup::Setup;
 use super::sources::{PulledSources, Ready, StoredSchema};
 
@@ -165,7 +165,7 @@ fn decide(
             }
             for rows in &mut pulled.pulls {
                 let from = chunks.chunks.len();
-                let seen = chunks.pulled(setup, source, rows)?;
+                let seen = chunks.pulled(setup, source, rows, &index_columns(&identity))?;
                 let chunks = from..chunks.chunks.len();
                 pulls.push(Pull { source: source as u16, chunks, seen, complete_snapshot: rows.deletes, confirms: false, keyed });
                 pull_ids.entry(origin.clone()).or_insert_with(Vec::new).push(rows.pull_id);
@@ -244,11 +244,11 @@ impl Who {
         let Self { identified, held_before, guarded, chunks, members_outside, pulls, segments, schema, accepted } = self;
         let restored = chunks.restored(setup, &identified, &segments)?;
         let plan = golden_plan(setup)?;
-        let full = chunks.full(setup, &identified, &plan)?;
+        let full = chunks.full(setup, &identified, &plan, &segments)?;
         let doing = || "golden columns cannot be worked out".to_owned();
         let sources: Vec<String> = setup.schemas.keys().cloned().collect();
         let (needed, mut dirty) = (population::member_schema(setup)?, Vec::new());
-        let made = golden(&plan, setup.state.keys.lookup(), &sources, &identified, &full, |batch| {
+        let made = golden(&plan, setup.state.keys.lookup(), &sources, &identified, full, |batch| {
             give(&batch);
             dirty.push(only(&batch, |column| needed.field_with_name(column).is_ok()));
         });
@@ -336,7 +336,7 @@ pub fn table(setup: &Setup<'_>, name: &str, columns: Option<&[&str]>) -> Result<
 ///
 /// # Errors
 /// Where files cannot be read.
-pub fn collect(batches: Batches) -> Result<Vec<RecordBatch>, reunion_generations::GenerationError> {
+pub fn collect(batches: Batches) -> Result<Vec<RecordBatch>, GenerationError> {
     batches.map(|part| part.map(|part| part.batch)).collect()
 }
 
@@ -450,9 +450,8 @@ impl Chunks {
     }
 
     /// The rows of a pull, since most of them are new; gives the keys of those that are not.
-    fn pulled(&mut self, setup: &Setup<'_>, source: usize, rows: &mut PulledRows) -> Result<Vec<RecordKey>, Failure> {
+    fn pulled(&mut self, setup: &Setup<'_>, source: usize, rows: &mut PulledRows, columns: &[String]) -> Result<Vec<RecordKey>, Failure> {
         let people = &setup.state.people;
-        let doing = || "the segments of a pull cannot be read".to_owned();
         let mut seen = std::mem::take(&mut rows.seen);
         if let Some(kept) = rows.kept.take() {
             for Kept { segment, first_row, batch } in kept.chunks {
@@ -460,17 +459,13 @@ impl Chunks {
             }
             seen.extend(kept.seen);
         } else {
-            // A rollback does not help against these: no generation has them yet.
-            let help = |failure: Failure| {
-                let sweep = "with `--sweep SOURCE` where it is incremental";
-                failure.help(format!("`reunion verify` says which; read the source anew: `reunion once`, {sweep}"))
-            };
-            for part in people.read_segments(&rows.segments, None).doing(doing).map_err(help)? {
-                let part = part.doing(doing).map_err(help)?;
-                self.push(source, needed_now(&part.batch), Place::Segment(self.segments + part.file, part.first_row));
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            for part in pulled(people.read_segments(&rows.segments, Some(&columns)))? {
+                let part = pulled(part)?;
+                self.push(source, part.batch, Place::Segment(self.segments + part.file, part.first_row));
             }
             for segment in &rows.segments {
-                seen.extend(people.read_seen(segment).doing(doing).map_err(help)?);
+                seen.extend(pulled(people.read_seen(segment))?);
             }
         }
         self.segments += rows.segments.len() + rows.ending.as_ref().map_or(0, Ending::segments);
@@ -481,10 +476,19 @@ impl Chunks {
     }
 
     /// For each chunk its rows where the golden columns of changed members need any: rows of the head
-    /// are read again, and only those that are needed are kept. Nothing else is left of the chunks.
-    fn full(mut self, setup: &Setup<'_>, identified: &Identified, plan: &GoldenPlan) -> Result<Vec<Option<Loaded>>, Failure> {
+    /// are read again, and only those that are needed are kept; of the segments what is not here. Nothing else is left
+    /// of the chunks.
+    fn full(
+        mut self,
+        setup: &Setup<'_>,
+        identified: &Identified,
+        plan: &GoldenPlan,
+        segments: &[(SegmentFile, Vec<u32>)],
+    ) -> Result<Vec<Option<Loaded>>, Failure> {
+        let columns = plan.columns_read();
         let chunks = std::mem::take(&mut self.chunks).into_iter().enumerate();
-        let mut full: Vec<_> = chunks.map(|(at, chunk)| (!self.is_head(at)).then(|| Loaded::whole(plan, &chunk.batch))).collect();
+        let mut full: Vec<_> = chunks.map(|(at, chunk)| (!self.is_head(at)).then(|| Loaded::whole(&columns, &chunk.batch))).collect();
+        self.complete(setup, &columns, segments, &mut full)?;
         if (0..full.len()).all(|chunk| !self.is_head(chunk)) {
             return Ok(full);
         }
@@ -492,6 +496,32 @@ impl Chunks {
         let give = |chunk: usize, batch, rows| full[chunk] = Some(Loaded { batch, rows: Some(rows) });
         self.read_again(setup, |chunk| needed[chunk].clone(), give)?;
         Ok(full)
+    }
+
+    /// Gives the chunks of segments those of these columns that they do not have.
+    fn complete(
+        &self,
+        setup: &Setup<'_>,
+        columns: &[&str],
+        segments: &[(SegmentFile, Vec<u32>)],
+        full: &mut [Option<Loaded>],
+    ) -> Result<(), Failure> {
+        let places = self.places.iter().enumerate().filter_map(|(chunk, place)| match place {
+            Place::Segment(segment, first_row) => Some(((*segment, *first_row), chunk)),
+            Place::Head(..) | Place::Memory => None,
+        });
+        let places: BTreeMap<_, _> = places.collect();
+        for (at, (segment, _)) in segments.iter().enumerate() {
+            let Some(chunk) = places.get(&(at, 0)).and_then(|chunk| full[*chunk].as_ref()) else { continue };
+            let missing = columns.iter().copied().filter(|column| chunk.batch.column_by_name(column).is_none()).collect::<Vec<_>>();
+            for part in pulled(setup.state.people.read_segments(std::slice::from_ref(segment), Some(&missing)))? {
+                let part = pulled(part)?;
+                let loaded = places.get(&(at, part.first_row)).and_then(|chunk| full[*chunk].as_mut());
+                let loaded = loaded.expect("a segment has the row groups in which its rows were kept");
+                loaded.add(&part.batch).doing(|| "the rows of a segment are not those that were pulled".to_owned())?;
+            }
+        }
+        Ok(())
     }
 
     /// Rows that have to be written once more, by source. `segments` are those of this run.
@@ -564,6 +594,13 @@ impl Chunks {
         }
         Ok(())
     }
+}
+
+/// What comes of reading segments that no generation has taken in: against a damage there no rollback helps.
+fn pulled<T>(read: Result<T, GenerationError>) -> Result<T, Failure> {
+    let sweep = "with `--sweep SOURCE` where it is incremental";
+    let help = format!("`reunion verify` says which; read the source anew: `reunion once`, {sweep}");
+    read.doing(|| "the segments of a pull cannot be read".to_owned()).map_err(|failure| failure.help(help))
 }
 
 fn take(batch: &RecordBatch, rows: &[u32]) -> Result<RecordBatch, Failure> {

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch};
 use arrow::compute::{concat, concat_batches};
 use arrow::error::ArrowError;
-use reunion_generations::{SegmentFile, SegmentWriter};
+use reunion_generations::{GROUP_ROWS, SegmentFile, SegmentWriter};
 use reunion_host::{CallOptions, ItemStream, SourceConnector};
 use reunion_ledger::{Lease, Pull, Segment, SourceState};
 use reunion_model::limits::{BATCHES_IN_FLIGHT_MAX, SEGMENT_ROWS_MAX};
 use reunion_model::plugin::{Item, PluginError, ReadMode, ReadRequest};
-use reunion_model::record::{RAW, ROW_HASH, UNFIT, only};
+use reunion_model::record::only;
 use reunion_model::threads::cores;
 use reunion_model::{PullId, RecordKey};
 use reunion_people::{Known, NormaliseError, Normalised, Normaliser, Split};
@@ -32,11 +32,6 @@ use super::progress::Progress;
 /// Bytes of a segment, about, beyond which it is committed at the next resume state.
 const SEGMENT_BYTES: u64 = 256 << 20;
 
-/// Bytes of rows that a pull keeps in memory for the stages after it; of a larger one they are read again
-/// from its segments.
-const KEPT_BYTES_MAX: usize = 1 << 30;
-/// Rows that are kept in one piece, at the least: a source that changes little sends few rows in a batch.
-const KEPT_CHUNK_ROWS_MIN: usize = 1 << 15;
 /// Bytes that a buffer may have too many: what it is rounded up to.
 const BUFFER_SLACK_BYTES: usize = 128;
 
@@ -62,6 +57,8 @@ pub struct PullPlan<'a> {
     pub is_held: bool,
     /// How its rows become records.
     pub normaliser: &'a Normaliser,
+    /// The columns of records that are kept in memory.
+    pub kept_columns: &'a [String],
     /// Segments are committed at the least this often.
     pub commit_every: Duration,
     /// For the plugin.
@@ -109,7 +106,7 @@ pub struct PulledRows {
     pub segments: Vec<SegmentFile>,
     /// What is left to be done for it to count.
     pub ending: Option<Ending>,
-    /// All that the segments hold, where it is still in memory.
+    /// What the segments hold, where it is still in memory.
     pub kept: Option<KeptRows>,
     /// Rows of a dry run, which are in no segment.
     pub batches: Vec<RecordBatch>,
@@ -193,7 +190,7 @@ pub struct KeptRows {
     pub seen: Vec<RecordKey>,
 }
 
-/// Rows that were written to a segment, without the columns of [`needed_now`].
+/// A row group of a segment, with the columns of [`PullPlan::kept_columns`].
 pub struct Kept {
     /// The segment's place in its pull.
     pub segment: usize,
@@ -354,10 +351,10 @@ fn pulled(plan: &PullPlan<'_>, mut puller: Option<Puller<'_>>, failed: Option<Pl
             let committed = open.map_or_else(|| Ok(PulledRows::of(ending.pull_id, ending.mode)), rows)?;
             pulls.push(PulledRows { ending: Some(ending), ..committed });
         }
-        if let Some(mut puller) = puller.filter(|puller| !puller.resumed)
+        if let Some(puller) = puller.filter(|puller| !puller.resumed)
             && let Some(pull) = pulls.iter_mut().find(|pull| pull.pull_id == puller.pull_id)
         {
-            pull.kept = puller.kept.take().map(|kept| kept.kept);
+            pull.kept = Some(puller.kept.kept);
         }
         return Ok(Pulled { mode: plan.mode, pulls, is_whole, confirms, as_of_us, cursor, unfit, failed });
     }
@@ -378,35 +375,45 @@ fn pulled(plan: &PullPlan<'_>, mut puller: Option<Puller<'_>>, failed: Option<Pl
     Ok(Pulled { mode: plan.mode, pulls, is_whole, confirms, as_of_us, cursor, unfit, failed })
 }
 
-/// Keeps the rows of a pull for the stages after it.
-#[derive(Default)]
-struct Keeper {
+/// Keeps of the rows of a pull what the next stage asks for, in the row groups of their segments.
+struct Keeper<'a> {
+    columns: &'a [String],
     kept: KeptRows,
-    bytes: usize,
-    /// The last rows, which lie together in one segment.
+    /// The last row group.
     segment: usize,
     first_row: u64,
     batches: Vec<RecordBatch>,
     rows: usize,
 }
 
-impl Keeper {
+impl<'a> Keeper<'a> {
+    fn new(columns: &'a [String]) -> Self {
+        Self { columns, kept: KeptRows::default(), segment: 0, first_row: 0, batches: Vec::new(), rows: 0 }
+    }
+
     fn seen(&mut self, keys: &[RecordKey]) {
-        self.bytes += size_of_val(keys);
         self.kept.seen.extend_from_slice(keys);
     }
 
-    fn add(&mut self, segment: usize, first_row: u64, batch: &RecordBatch) -> Result<(), Failure> {
-        let batch = needed_now(batch);
-        if self.batches.is_empty() {
-            (self.segment, self.first_row) = (segment, first_row);
+    fn add(&mut self, segment: usize, mut first_row: u64, batch: &RecordBatch) -> Result<(), Failure> {
+        let mut rest = only(batch, |column| self.columns.iter().any(|kept| kept == column));
+        while rest.num_rows() > 0 {
+            if self.batches.is_empty() {
+                (self.segment, self.first_row) = (segment, first_row);
+            }
+            let rows = rest.num_rows().min(GROUP_ROWS - self.rows);
+            self.batches.push(rest.slice(0, rows));
+            rest = rest.slice(rows, rest.num_rows() - rows);
+            self.rows += rows;
+            first_row += rows as u64;
+            if self.rows == GROUP_ROWS {
+                self.join()?;
+            }
         }
-        self.rows += batch.num_rows();
-        self.batches.push(batch);
-        if self.rows >= KEPT_CHUNK_ROWS_MIN { self.join() } else { Ok(()) }
+        Ok(())
     }
 
-    /// Makes one chunk of the last rows.
+    /// The last rows are all of their row group.
     fn join(&mut self) -> Result<(), Failure> {
         let batches = std::mem::take(&mut self.batches);
         if std::mem::take(&mut self.rows) == 0 {
@@ -417,15 +424,9 @@ impl Keeper {
             batches => concat_batches(&batches[0].schema(), batches),
         };
         let batch = batch.doing(|| "pulled rows cannot be put together".to_owned())?;
-        self.bytes += batch.get_array_memory_size();
         self.kept.chunks.push(Kept { segment: self.segment, first_row: self.first_row, batch });
         Ok(())
     }
-}
-
-/// The same rows without what only later pulls and people ask for: what the source gave, as it was, and its hash.
-pub fn needed_now(batch: &RecordBatch) -> RecordBatch {
-    only(batch, |column| ![ROW_HASH, RAW, UNFIT].contains(&column))
 }
 
 /// The same rows without the buffers of the plugin's batch: that holds the cells of all its columns, and nothing of it
@@ -462,8 +463,7 @@ struct Puller<'a> {
     latest_state: Option<Value>,
     as_of_us: Option<i64>,
     unfit: BTreeMap<String, u64>,
-    /// None once they are too many.
-    kept: Option<Keeper>,
+    kept: Keeper<'a>,
     ending: Option<Ending>,
     batches: Vec<RecordBatch>,
     seen: Vec<RecordKey>,
@@ -488,7 +488,7 @@ impl<'a> Puller<'a> {
             latest_state: None,
             as_of_us: None,
             unfit: BTreeMap::new(),
-            kept: Some(Keeper::default()),
+            kept: Keeper::new(plan.kept_columns),
             ending: None,
             batches: Vec::new(),
             seen: Vec::new(),
@@ -584,12 +584,8 @@ impl<'a> Puller<'a> {
         let writer = self.writer()?;
         let first_row = writer.write(&records).doing(doing)?;
         writer.seen(&seen).doing(doing)?;
-        if let Some(kept) = &mut self.kept {
-            kept.seen(&seen);
-            kept.add(self.seq as usize, first_row, &records)?;
-            self.kept = self.kept.take().filter(|kept| kept.bytes <= KEPT_BYTES_MAX);
-        }
-        Ok(())
+        self.kept.seen(&seen);
+        self.kept.add(self.seq as usize, first_row, &records)
     }
 
     fn writer(&mut self) -> Result<&mut SegmentWriter, Failure> {
@@ -613,7 +609,7 @@ impl<'a> Puller<'a> {
     /// What was read since the last commit; what comes next goes to another segment.
     fn last_rows(&mut self) -> Result<Option<LastRows>, Failure> {
         let Some(writer) = self.writer.take() else { return Ok(None) };
-        self.kept.as_mut().map_or(Ok(()), Keeper::join)?;
+        self.kept.join()?;
         let last = LastRows { writer, seq: self.seq, rows: std::mem::take(&mut self.rows) };
         self.seq += 1;
         Ok(Some(last))
@@ -636,7 +632,7 @@ impl<'a> Puller<'a> {
             state: self.latest_state.clone(),
             as_of_us,
         };
-        if self.kept.is_some() && !self.resumed {
+        if !self.resumed {
             self.ending = Some(ending);
             return Ok(());
         }

@@ -465,6 +465,7 @@ fn pull_one(
         known: &known,
         is_held: ready.is_held && !is_asked_for(setup, &schema.name),
         normaliser: &ready.normaliser,
+        kept_columns: &reunion_people::index_columns(&people::identity_config(&setup.app.config)),
         commit_every: Duration::from_secs(setup.app.config.limits.commit_secs),
         call,
         progress: &setup.progress,

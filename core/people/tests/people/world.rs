@@ -283,7 +283,7 @@ impl World {
         });
         let mut members = Vec::new();
         let give = |batch| members.push(batch);
-        let golden = golden(&self.plan, &lookup(), &self.sources, &identified, &loaded.collect::<Vec<_>>(), give).unwrap();
+        let golden = golden(&self.plan, &lookup(), &self.sources, &identified, loaded.collect(), give).unwrap();
         identified.restore.iter_mut().for_each(|(chunk, row)| *row = place(*chunk as usize, *row));
         self.apply(&identified, &assignments, &members);
         let outside = scope.as_ref().map_or(0, |scope| scope.members_outside);
