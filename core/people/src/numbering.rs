@@ -115,9 +115,11 @@ pub(crate) fn number(lists: &[Keys]) -> Numbering {
     let range = parts.div_ceil(cores() * 4);
     let ranges = (0..parts).step_by(range).collect::<Vec<_>>();
     let firsts = one_by_one(&ranges, usize::MAX, |from| {
-        let mut found = Vec::new();
+        let to = (from + range).min(parts);
+        let count = shares.iter().map(|share| (share.starts[to] - share.starts[*from]) as usize).sum();
+        let mut found = Vec::with_capacity(count);
         let mut scratch = Scratch::default();
-        for part in *from..(from + range).min(parts) {
+        for part in *from..to {
             find_firsts(&shares, part, &mut scratch, &mut found);
         }
         found
@@ -200,7 +202,7 @@ struct Scratch {
 
 /// From the first position of each key to its number.
 fn give_numbers(mut of: Vec<u32>) -> Numbering {
-    let mut first = Vec::new();
+    let mut first = Vec::with_capacity((0_u32..).zip(&of).filter(|(position, first)| position == *first).count());
     for position in 0..of.len() {
         of[position] = if of[position] == position as u32 {
             first.push(position as u32);
