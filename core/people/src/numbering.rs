@@ -114,19 +114,17 @@ pub(crate) fn number(lists: &[Keys]) -> Numbering {
     // A few ranges of parts for each thread, so that they end at about the same time.
     let range = parts.div_ceil(cores() * 4);
     let ranges = (0..parts).step_by(range).collect::<Vec<_>>();
-    let firsts = one_by_one(&ranges, usize::MAX, |from| {
-        let to = (from + range).min(parts);
-        let count = shares.iter().map(|share| (share.starts[to] - share.starts[*from]) as usize).sum();
-        let mut found = Vec::with_capacity(count);
+    let repeats = one_by_one(&ranges, usize::MAX, |from| {
+        let mut found = Vec::new();
         let mut scratch = Scratch::default();
-        for part in *from..to {
-            find_firsts(&shares, part, &mut scratch, &mut found);
+        for part in *from..(from + range).min(parts) {
+            find_repeats(&shares, part, &mut scratch, &mut found);
         }
         found
     });
     drop(shares);
-    let mut of = vec![NONE; len];
-    for (position, first) in firsts.into_iter().flatten() {
+    let mut of = (0..len as u32).collect::<Vec<_>>();
+    for (position, first) in repeats.into_iter().flatten() {
         of[position as usize] = first;
     }
     give_numbers(of)
@@ -164,8 +162,8 @@ fn part(lists: &Lists, from: usize, to: usize, parts: usize) -> Share {
     Share { starts, entries }
 }
 
-/// For each position of a part, the first position that has the same key.
-fn find_firsts(shares: &[Share], part: usize, scratch: &mut Scratch, found: &mut Vec<(u32, u32)>) {
+/// The positions of a part whose key stands before, and the first position that has it.
+fn find_repeats(shares: &[Share], part: usize, scratch: &mut Scratch, found: &mut Vec<(u32, u32)>) {
     let Scratch { entries, slots } = scratch;
     entries.clear();
     for Share { starts, entries: of_share } in shares {
@@ -176,19 +174,19 @@ fn find_firsts(shares: &[Share], part: usize, scratch: &mut Scratch, found: &mut
     slots.resize(mask + 1, NONE);
     for (at, entry) in entries.iter().enumerate() {
         let mut slot = entry.hash as usize & mask;
-        let first = loop {
+        loop {
             let held = slots[slot];
             if held == NONE {
                 slots[slot] = at as u32;
-                break entry;
+                break;
             }
             let held = &entries[held as usize];
             if held.hash == entry.hash && held.upper == entry.upper {
-                break held;
+                found.push((entry.position, held.position));
+                break;
             }
             slot = (slot + 1) & mask;
-        };
-        found.push((entry.position, first.position));
+        }
     }
 }
 

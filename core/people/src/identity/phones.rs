@@ -36,7 +36,7 @@ impl Holders {
     /// Decides who is on each phone, and sets records aside whose phone is nobody's.
     pub(super) fn new(resolved: &Resolved, hints: &Hints, config: &SharedPhone, usable: &[u32], known: &Known, reasons: &mut [u8]) -> Self {
         let phone = |record: &u32| resolved.rows.phone(resolved.live[*record as usize]);
-        let Numbering { of, first } = number(&[Keys::Narrow(&usable.iter().map(phone).collect::<Vec<_>>())]);
+        let Numbering { of, first } = number(&[Keys::Narrow(&on_all_cores(usable, PHONES_PER_THREAD_MIN, phone))]);
         let shared = Shared::new(&of, first.len());
         let cards = on_all_cores(&shared.places, PHONES_PER_THREAD_MIN, |at| hints.card(resolved, usable[*at as usize]));
         let judged = on_all_cores(&shared.phones, PHONES_PER_THREAD_MIN, |phone| {

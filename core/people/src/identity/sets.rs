@@ -139,7 +139,7 @@ fn roots(nodes: &Nodes, config: &IdentityConfig, decided: &[Decision], holders: 
     for rule in rules {
         generic.extend(join_by(nodes, rule, unit_of, &mut groups));
     }
-    let mut root_of = unit_of.iter().map(|unit| groups.root(*unit)).collect::<Vec<_>>();
+    let mut root_of = on_all_cores(unit_of, HASHES_PER_THREAD_MIN, |unit| groups.root_of(*unit));
     drop((own, groups));
     let constraints = Constraints::new(nodes, config, decisions, generic);
     let roots = Apart::find(&constraints, &root_of, units).map_or(units, |apart| apart.separate(&constraints, &mut root_of, units));
@@ -311,6 +311,14 @@ impl UnionFind {
             let above = self.parent[self.parent[node as usize] as usize];
             self.parent[node as usize] = above;
             node = above;
+        }
+        node
+    }
+
+    /// The same, where the paths are left as they are.
+    fn root_of(&self, mut node: u32) -> u32 {
+        while self.parent[node as usize] != node {
+            node = self.parent[node as usize];
         }
         node
     }
