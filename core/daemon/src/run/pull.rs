@@ -640,3 +640,50 @@ impl<'a> Puller<'a> {
         ending.settle(self.plan.state, lease).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::datatypes::Int64Type;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(from: usize, count: usize) -> RecordBatch {
+        let numbers = (from..from + count).map(|number| number as i64);
+        let texts = StringArray::from_iter_values(numbers.clone().map(|number| number.to_string()));
+        let columns: [(&str, ArrayRef); 2] = [("number", Arc::new(Int64Array::from_iter_values(numbers))), ("text", Arc::new(texts))];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+        #[test]
+        fn rows_are_kept_in_the_row_groups_of_their_segments(
+            segments in prop::collection::vec(prop::collection::vec(prop_oneof![0..9000_usize, 30_000..70_000_usize], 0..8), 0..3),
+        ) {
+            let kept_columns = ["number".to_owned()];
+            let mut keeper = Keeper::new(&kept_columns);
+            for (segment, batches) in segments.iter().enumerate() {
+                let mut first_row = 0;
+                for count in batches {
+                    keeper.add(segment, first_row as u64, &rows(first_row, *count)).unwrap();
+                    first_row += count;
+                }
+                keeper.join().unwrap();
+            }
+            let mut chunks = keeper.kept.chunks.into_iter();
+            for (segment, batches) in segments.iter().enumerate() {
+                let total = batches.iter().sum::<usize>();
+                for first_row in (0..total).step_by(GROUP_ROWS) {
+                    let kept = chunks.next().unwrap();
+                    let group = first_row..total.min(first_row + GROUP_ROWS);
+                    prop_assert_eq!((kept.segment, kept.first_row, kept.batch.num_columns()), (segment, first_row as u64, 1));
+                    let numbers = kept.batch.column(0).as_primitive::<Int64Type>().values();
+                    prop_assert!(numbers.iter().copied().eq(group.map(|number| number as i64)));
+                }
+            }
+            prop_assert!(chunks.next().is_none());
+        }
+    }
+}
