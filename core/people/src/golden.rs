@@ -830,3 +830,27 @@ fn consent_winners(plan: &GoldenPlan, purpose: Purpose, rows: &Rows) -> Result<V
     };
     Ok(rows.ranges().map(winner).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_needed_until_its_last_member() {
+        let members = 2 * MEMBERS_AT_ONCE + 5;
+        let chunk = |member: usize| match member {
+            0 => 0,
+            member if member < MEMBERS_AT_ONCE => 1,
+            member if member <= MEMBERS_AT_ONCE + 7 => 2,
+            _ => 4,
+        };
+        let refs: Vec<_> = (0..members).map(|member| (chunk(member), 0)).chain([(1, 0)]).collect();
+        // The last member has two records.
+        let starts: Vec<_> = (0..members as u32).chain([members as u32 + 1]).collect();
+        let places = Places { refs: refs.into(), starts: starts.into() };
+        assert_eq!(places.last_read(5), [0, 2, 1, 0, 2]);
+        assert_eq!([0, 1, 2].map(|nth| places.starts_of(nth).len()), [MEMBERS_AT_ONCE + 1, MEMBERS_AT_ONCE + 1, 6]);
+        let none = Places { refs: Vec::new().into(), starts: vec![0].into() };
+        assert_eq!(none.last_read(2), [0, 0]);
+    }
+}

@@ -139,8 +139,8 @@ pub fn identify(setup: &Setup<'_>, hold: Option<&Hold>, pulled: &mut PulledSourc
     })
 }
 
-/// Who is who, which record is whose, and for each segment its rows that count as never written. `taken` is called with each pull, in the
-/// order of their segments.
+/// Who is who, which record is whose, and for each segment its rows that count as never written. `taken` is called
+/// with each pull, in the order of their segments.
 fn decide(
     setup: &Setup<'_>,
     pulled: &mut PulledSources,
