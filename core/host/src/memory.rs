@@ -14,6 +14,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::usage::page_bytes;
+
 /// Free bytes at the end of an arena beyond which they are given back.
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES_MAX: libc::c_int = 1 << 30;
@@ -26,7 +28,6 @@ const LOOKS_FROM_BYTES: usize = 64 << 10;
 /// The size of a huge page that is no waste. Some systems have them of half a gigabyte.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 const HUGE_PAGE_FILE: &str = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
-const PAGE_BYTES: usize = 4 << 10;
 
 /// Where the arena ended when it was last looked at; 0 while no huge pages are wanted.
 static ARENA_END: AtomicUsize = AtomicUsize::new(0);
@@ -102,7 +103,7 @@ fn look_at_arena(bytes: usize) {
         return;
     }
     ARENA_END.store(end, Ordering::Relaxed);
-    let from = before.next_multiple_of(PAGE_BYTES);
+    let from = before.next_multiple_of(page_bytes() as usize);
     // Where it has shrunk there are none.
     if let Some(bytes @ 1..) = end.checked_sub(from) {
         // SAFETY: the advice changes no memory, whatever lies there; a system that does not take it answers an error.
