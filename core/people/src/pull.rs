@@ -480,14 +480,14 @@ struct Resolver<'a> {
 }
 
 /// The previous assignments, a value for each record.
-pub(crate) struct Assignments {
+pub(crate) struct PreviousAssignments {
     pub(crate) keys: Vec<u128>,
     /// 0: none.
     pub(crate) members: Vec<u128>,
     pub(crate) reasons: Vec<u8>,
 }
 
-impl Assignments {
+impl PreviousAssignments {
     pub(crate) fn new(batches: &[RecordBatch]) -> Result<Self, StateError> {
         let count = batches.iter().map(RecordBatch::num_rows).sum();
         let mut all = Self { keys: Vec::with_capacity(count), members: Vec::with_capacity(count), reasons: Vec::with_capacity(count) };
@@ -533,7 +533,7 @@ pub(crate) fn push_reasons(reasons: &mut Vec<u8>, texts: &StringArray) -> Result
 
 impl<'a> Resolver<'a> {
     fn new(input: PullInput<'a>, rows: Rows<'a>) -> Result<Self, StateError> {
-        let assignments = Assignments::new(input.assignments)?;
+        let assignments = PreviousAssignments::new(input.assignments)?;
         let (member, members) = assignments.numbered();
         let (previous, new) = rows.keys.split_at(input.previous_chunks);
         let previous_rows = rows.chunk_start(input.previous_chunks) as usize;

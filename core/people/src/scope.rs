@@ -19,7 +19,7 @@ use reunion_model::{Reason, RecordKey};
 
 use crate::identity::{IdentityConfig, KeyColumns, KeyRow, Rule};
 use crate::matching::{KeySet, positions};
-use crate::pull::{Assignments, Chunk, Pull, PullInput, RECORDS, SourceCounts, Starts};
+use crate::pull::{Chunk, PreviousAssignments, Pull, PullInput, RECORDS, SourceCounts, Starts};
 use crate::table::{NONE, StateError, all_sixteen, byte_of, byte_reason, numbers_of, sixteens_of, texts_of};
 
 /// Passes over all records, after which all of them are decided anew: a chain of members that is longer
@@ -136,7 +136,7 @@ impl Rows {
 struct Records<'a> {
     input: &'a PullInput<'a>,
     rows: Rows,
-    before: Assignments,
+    before: PreviousAssignments,
     /// The record of each previous row; `NONE` where the row is none that lives.
     of_row: Vec<u32>,
     /// The row that counts; `NONE` where there is none.
@@ -152,7 +152,7 @@ struct Records<'a> {
 
 impl<'a> Records<'a> {
     fn new(input: &'a PullInput<'a>, config: &IdentityConfig, lookup: &Lookup) -> Result<Self, StateError> {
-        let (before, rows) = both(|| Assignments::new(input.assignments), || Rows::new(input.chunks, config, lookup));
+        let (before, rows) = both(|| PreviousAssignments::new(input.assignments), || Rows::new(input.chunks, config, lookup));
         let (before, rows) = (before?, rows?);
         let count = before.keys.len();
         let of_row = positions(&rows.keys[..rows.starts.of(input.previous_chunks) as usize], &before.keys);

@@ -150,6 +150,7 @@ fn decide(
     let Before { identity, mut schema, anew, mut chunks, assignments, everyone, forwarded, held } = before;
     let sources: Vec<String> = setup.schemas.keys().cloned().collect();
     let previous_chunks = chunks.chunks.len();
+    let index_columns = index_columns(&identity);
     let (mut pulls, mut pull_ids) = (Vec::new(), BTreeMap::new());
     for (source, origin) in sources.iter().enumerate() {
         if setup.schemas[origin].retired {
@@ -165,7 +166,7 @@ fn decide(
             }
             for rows in &mut pulled.pulls {
                 let from = chunks.chunks.len();
-                let seen = chunks.pulled(setup, source, rows, &index_columns(&identity))?;
+                let seen = chunks.pulled(setup, source, rows, &index_columns)?;
                 let chunks = from..chunks.chunks.len();
                 pulls.push(Pull { source: source as u16, chunks, seen, complete_snapshot: rows.deletes, confirms: false, keyed });
                 pull_ids.entry(origin.clone()).or_insert_with(Vec::new).push(rows.pull_id);
@@ -190,7 +191,7 @@ fn decide(
         let scope = narrow(&all, &everyone, &identity, &decided, lookup, SCOPE_SHARE_MAX).doing(doing)?;
         match &scope {
             Some(scope) => chunks.keep(setup, &scope.rows)?,
-            None => chunks.widen(setup, &index_columns(&identity))?,
+            None => chunks.widen(setup, &index_columns)?,
         }
         scope
     } else {

@@ -122,7 +122,7 @@ impl PulledRows {
     }
 }
 
-/// The end of a pull all of whose rows are in memory: what makes it last, to be done beside the stages that use them.
+/// The end of a pull of whose rows all that identity asks for is in memory: what makes it last, to be done beside it.
 pub struct Ending {
     source: String,
     pull_id: PullId,
